@@ -1,0 +1,62 @@
+# demur: each target builds what it needs, so nothing has to be run by hand before.
+#
+#   make demo    install into .venv, then measure, explain, mitigate, verify and report on the embedded model
+#   make test    the tests            make check   ruff and mypy
+#   make perf    demur beside its peers, as a table of ratios
+#   make docs    rebuild docs/reference.md from the package
+#
+# TORCH_INDEX=<url>  take torch (and only torch) from that package index, for instance one with CPU-only builds
+# PYTHON=python3.12  the interpreter that makes .venv (3.11 or newer)
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+OUT ?= runs/demo
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+LOCAL := $(VENV)/.installed-local
+DEV := $(VENV)/.installed-dev
+
+.PHONY: demo test check perf docs
+.DEFAULT_GOAL := demo
+
+demo: $(LOCAL)
+	$(BIN)/demur run recipes/quickstart.toml --out $(OUT)
+
+test: $(DEV)
+	$(BIN)/python -m pytest
+
+check: $(DEV)
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+
+perf: $(LOCAL)
+	$(BIN)/python perf/run.py
+
+docs: $(LOCAL)
+	$(BIN)/python docs/build.py
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "demur needs Python 3.11 or newer; $(PYTHON) is not. Name another one: make PYTHON=python3.12"; exit 2; }
+	@echo "==> making $(VENV)"
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed-torch: constraints.txt | $(BIN)/python
+ifneq ($(strip $(TORCH_INDEX)),)
+	@echo "==> installing torch from TORCH_INDEX"
+	$(PIP) --no-deps --index-url $(TORCH_INDEX) torch
+endif
+	@touch $@
+
+$(LOCAL): pyproject.toml constraints.txt $(VENV)/.installed-torch
+	@echo "==> installing demur[local] into $(VENV) (the first time this takes a few minutes)"
+	$(PIP) -e '.[local]'
+	@touch $@
+
+$(DEV): $(LOCAL)
+	@echo "==> installing demur[local,dev] into $(VENV)"
+	$(PIP) -e '.[local,dev]'
+	@touch $@
