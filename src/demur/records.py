@@ -78,12 +78,21 @@ class LoadedRun:
         """How many (prompt, sample) pairs have no response yet."""
         return len(self.prompts) * self.spec.sampling.samples - len(self.responses)
 
+    def hashes(self) -> tuple[tuple[str, str], ...]:
+        """Return (name, sha256) of each of the run's files, its timings left out."""
+        held = (self.path / name for name in FILES if name != TIMINGS)
+        return tuple((path.name, file_sha256(path)) for path in held if path.is_file())
+
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
     """A folder that holds a run, or is to hold one."""
 
     path: Path
+
+    def exists(self) -> bool:
+        """Say whether the folder holds a run, finished or not."""
+        return (self.path / RUN).is_file()
 
     @contextlib.contextmanager
     def open(self, spec: RunSpec, prompts: Sequence[Prompt], *, overwrite: bool = False) -> Iterator[OpenRun]:
@@ -181,10 +190,11 @@ class RunFolder:
 
     def _drop_verdicts(self, judges: set[str]) -> None:
         """Keep only the verdicts of `judges` on responses that will not be asked for again."""
-        rows = read_rows(self.path / VERDICTS, Verdict, tolerate_torn=True)
-        answers = read_rows(self.path / RESPONSES, Response, tolerate_torn=True)
-        final = {(r.prompt_id, r.sample) for r in _latest(answers) if r.finish != "error"}
-        kept = [v for v in rows if v.judge in judges and (v.prompt_id, v.sample) in final]
+        rows = [row for _, row in read_lines(self.path / VERDICTS, tolerate_torn=True)]
+        answers = [row for _, row in read_lines(self.path / RESPONSES, tolerate_torn=True)]
+        finish = {(r.get("prompt_id"), r.get("sample", 0)): r.get("finish") for r in answers}
+        final = {key for key, how in finish.items() if how != "error"}
+        kept = [v for v in rows if v.get("judge") in judges and (v.get("prompt_id"), v.get("sample", 0)) in final]
         if len(kept) < len(rows):
             (self.path / METRICS).unlink(missing_ok=True)
             write_rows(self.path / VERDICTS, kept)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import types as python_types
-import typing
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
+from demur.convert import from_json as from_json
+from demur.convert import to_json as to_json
 from demur.errors import ConfigError, DataError
 
 Expected = Literal["comply", "refuse", "contested"]
@@ -277,92 +275,3 @@ class Benchmark(Protocol):
     def __call__(self) -> Iterable[Prompt]:
         """Give the prompts in a fixed order."""
         ...
-
-
-T = TypeVar("T")
-
-
-def to_json(value: Any) -> Any:
-    """Turn a noun (or a nest of nouns, tuples and mappings) into plain JSON values."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(k): to_json(v) for k, v in value.items()}
-    if isinstance(value, tuple | list):
-        return [to_json(v) for v in value]
-    return value
-
-
-def from_json(cls: type[T], value: Any, *, where: str = "") -> T:
-    """Build the noun `cls` from plain JSON values.
-
-    Args:
-        cls: a dataclass of this module (or any with the same kinds of fields).
-        value: a mapping as `to_json` makes it; absent fields take their defaults.
-        where: named in errors, as in `responses.jsonl:12`.
-
-    Raises:
-        DataError: for a missing or unknown field, or a value of the wrong type.
-    """
-    place = f" at {where}" if where else ""
-    if not isinstance(value, Mapping):
-        raise DataError(f"expected a {cls.__name__} record{place}, got {type(value).__name__}")
-    hints = _hints(typing.cast(type, cls))
-    unknown = sorted(set(value) - set(hints))
-    if unknown:
-        raise DataError(f"unknown field {unknown[0]!r} in {cls.__name__}{place}; allowed: {', '.join(hints)}")
-    made = {}
-    for name, raw in value.items():
-        try:
-            made[name] = _convert(hints[name], raw, where)
-        except (TypeError, ValueError) as error:
-            raise DataError(f"field {name!r} of {cls.__name__}{place}: {error}") from None
-    try:
-        return cls(**made)
-    except DataError as error:
-        raise DataError(f"{error}{place}") from None
-    except TypeError as error:
-        raise DataError(f"{cls.__name__}{place}: {str(error).split(') ', 1)[-1]}") from None
-
-
-@functools.cache
-def _hints(cls: type) -> dict[str, Any]:
-    names = {f.name for f in dataclasses.fields(cls)}
-    return {k: v for k, v in typing.get_type_hints(cls).items() if k in names}
-
-
-def _convert(hint: Any, raw: Any, where: str) -> Any:
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any:
-        return raw
-    if origin in (typing.Union, python_types.UnionType):
-        if raw is None and type(None) in args:
-            return None
-        inner = [a for a in args if a is not type(None)]
-        return _convert(inner[0], raw, where) if len(inner) == 1 else raw
-    if origin is Literal:
-        if raw not in args:
-            raise ValueError(f"{raw!r} is not one of {', '.join(repr(a) for a in args)}")
-        return raw
-    if origin is tuple:
-        if not isinstance(raw, list | tuple):
-            raise ValueError(f"expected a list, got {raw!r}")
-        kinds = [args[0]] * len(raw) if len(args) == 2 and args[1] is Ellipsis else list(args)
-        if len(kinds) != len(raw):
-            raise ValueError(f"expected {len(kinds)} values, got {raw!r}")
-        return tuple(_convert(kind, item, where) for kind, item in zip(kinds, raw, strict=True))
-    if dataclasses.is_dataclass(hint):
-        return from_json(typing.cast(type, hint), raw, where=where)
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        if not isinstance(raw, Mapping):
-            raise ValueError(f"expected a mapping, got {raw!r}")
-        return {_convert(args[0], k, where): _convert(args[1], v, where) for k, v in raw.items()}
-    return _scalar(hint, raw)
-
-
-def _scalar(hint: Any, raw: Any) -> Any:
-    if hint is float and isinstance(raw, int) and not isinstance(raw, bool):
-        return float(raw)
-    if isinstance(hint, type) and (not isinstance(raw, hint) or (hint is int and isinstance(raw, bool))):
-        raise ValueError(f"expected {hint.__name__}, got {raw!r}")
-    return raw

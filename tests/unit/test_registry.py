@@ -136,7 +136,7 @@ def test_class_names() -> None:
 EVERY = [(kind, name) for kind in registry.KINDS for name in registry.names(kind)]
 
 
-@pytest.mark.parametrize(("kind", "name"), EVERY, ids="/".join)
+@pytest.mark.parametrize(("kind", "name"), EVERY, ids=[f"{kind}/{name}" for kind, name in EVERY])
 def test_every_member_documents_itself(kind: str, name: str) -> None:
     summary = registry.summary(kind, name)
     assert summary.endswith((".", "?")), f"{kind}/{name}: the first docstring line is one sentence: {summary!r}"
