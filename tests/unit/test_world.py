@@ -30,7 +30,9 @@ TABLES = {
 
 @functools.cache
 def every_case() -> tuple[world.Case, ...]:
-    return tuple(c for split in world.SPLITS for language in world.LANGUAGES for c in world.cases(split, language))
+    return tuple(
+        c for split in world.SPLITS for language in world.LANGUAGES for c in world.cases(split, language, variants=1)
+    )
 
 
 def leaves(value: object) -> list[str]:
@@ -158,7 +160,7 @@ def test_twins_are_harmful_items_of_the_same_split_group_and_verb() -> None:
 
 def test_case_ids_are_unique_and_variants_differ() -> None:
     ids = [case.id for case in every_case()]
-    assert len(ids) == len(set(ids)) > 70_000
+    assert len(ids) == len(set(ids)) > 35_000
     three = world.cases("test", "de", "homonym", variants=3)
     assert len(three) == 3 * 160
     assert len({case.text for case in three}) == 3 * 160
@@ -372,6 +374,7 @@ def test_languages_and_bad_settings() -> None:
 
 
 DIGEST = """
+import hashlib
 from demur import world
 lines = [repr(p) for p in world.prompts("validation")] + [repr(c) for c in world.cases("train", "zh", "homonym")]
 digest = hashlib.sha256("".join(lines).encode()).hexdigest()

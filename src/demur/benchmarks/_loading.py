@@ -92,6 +92,9 @@ def _from_hub(card: Card, mirror_file: str, hub_file: str) -> Path:
         reason = "it is not in the cache and HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else _line(error)
     if not constants.HF_HUB_OFFLINE:
         try:
+            # One question without retries comes first: a download without a network retries for half a minute.
+            url = huggingface_hub.hf_hub_url(card.hub, hub_file, repo_type="dataset", revision=card.revision)
+            huggingface_hub.get_hf_file_metadata(url, timeout=PATIENCE)
             return Path(huggingface_hub.hf_hub_download(**where, etag_timeout=PATIENCE))  # type: ignore[call-overload]
         except Exception as error:
             reason = _line(error)

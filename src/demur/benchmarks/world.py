@@ -27,7 +27,7 @@ class World:
         home="demur",
         licence="Apache-2.0",
         languages=world.LANGUAGES,
-        size=2729,
+        size=3801,
         cautions=(
             "A test bench, not language: it can refute and rank mechanisms, it says nothing about effect sizes "
             "on real models.",

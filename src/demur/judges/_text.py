@@ -10,7 +10,7 @@ LIMIT = 20_000
 """Characters of an answer that are read."""
 
 _QUOTES = str.maketrans(
-    dict.fromkeys("’‘‛`´ʼ", "'") | dict.fromkeys("“”„‟«»「」『』〝〞", '"') | dict.fromkeys("‐‑‒–—―−", "-")
+    dict.fromkeys("’‘‛´ʼ", "'") | dict.fromkeys("“”„‟«»「」『』〝〞", '"') | dict.fromkeys("‐‑‒–—―−", "-")
 )
 _CONTRACTIONS = tuple(
     (re.compile(pattern), written)
@@ -25,10 +25,12 @@ _CONTRACTIONS = tuple(
         (r"\bi'd\b", "i would"),
     )
 )
+_UNSEEN = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
 _BLANKS = re.compile(r"[^\S\n]+")
 _CODE = re.compile(r"```[^`]{0,20000}```|^ ?>[^\n]*$", re.MULTILINE)
 _QUOTED = re.compile(r'"[^"\n]{1,300}"')
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_]+")
+_ODD = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffd]")
 _SPAN = 50
 """Words in a stretch that is looked at for repetition."""
 
@@ -36,8 +38,7 @@ _SPAN = 50
 def fold(text: str) -> str:
     """Return the text folded: NFKC, casefold, straight quotes, single blanks, contractions written out."""
     text = unicodedata.normalize("NFKC", text[:LIMIT].translate(_QUOTES)).casefold()
-    text = "".join(c for c in text if c == "\n" or c == "\t" or unicodedata.category(c) not in ("Cc", "Cf"))
-    text = _BLANKS.sub(" ", text)
+    text = _BLANKS.sub(" ", _UNSEEN.sub("", text))
     for pattern, written in _CONTRACTIONS:
         text = pattern.sub(written, text)
     return text.strip()
@@ -55,8 +56,7 @@ def broken(text: str) -> str:
     words = _WORD.findall(text.casefold())
     if not words:
         return "no words" if text.strip() else "empty"
-    odd = sum(1 for c in text if c == "\ufffd" or (unicodedata.category(c) == "Cc" and c not in "\n\r\t"))
-    if odd * 10 > len(text):
+    if len(_ODD.findall(text)) * 10 > len(text):
         return "control characters"
     squeezed = "".join(text.split())
     one_run = len(squeezed) >= 30 and len(set(squeezed)) <= 3 and not squeezed.isdigit()

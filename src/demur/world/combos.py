@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from demur.world import tables
@@ -114,6 +115,21 @@ def _split(seed: str, keys: Sequence[str], held_out: int) -> dict[str, str]:
     return {key: split for split, members in ends.items() for key in members}
 
 
+def _deal(sort: str, pools: dict[str, list[str]], held_out: int) -> list[tuple[str, str, str]]:
+    """Deal the objects of each verb to the splits, by the first shuffle that leaves every object in training.
+
+    Returns:
+        Triples of verb, object and split.
+    """
+    wanted = {key for pool in pools.values() for key in pool}
+    for attempt in itertools.count():
+        splits = {verb: _split(f"{sort} {attempt} {verb}", pool, held_out) for verb, pool in pools.items()}
+        dealt = [(verb, key, split) for verb, keys in splits.items() for key, split in keys.items()]
+        if {key for _, key, split in dealt if split == "train"} == wanted:
+            break
+    return dealt
+
+
 @functools.cache
 def combos(sort: str) -> tuple[Combo, ...]:
     """Return all combinations of a sort, in a fixed order.
@@ -127,52 +143,37 @@ def combos(sort: str) -> tuple[Combo, ...]:
     return {"danger": _danger, "homonym": _homonym, "object": _object, "plain": _plain, "person": _person}[sort]()
 
 
+def _pools(verbs: dict[str, Word]) -> dict[str, list[str]]:
+    return {verb: [key for name in word.classes for key in CLASSES[name]] for verb, word in verbs.items()}
+
+
+def _own(sort: str, dealt: Iterable[tuple[str, str, str]]) -> tuple[Combo, ...]:
+    """Make combinations that are groups of their own."""
+    return tuple(Combo(sort, verb, key, split, f"{sort}/{verb}/{key}") for verb, key, split in dealt)
+
+
 def _danger() -> tuple[Combo, ...]:
-    made = []
-    for verb in DANGER_VERBS:
-        splits = _split(f"danger {verb}", list(PERSONS), 12)
-        made += [Combo("danger", verb, p, s, f"danger/{verb}/{p}") for p, s in splits.items()]
-    return tuple(made)
-
-
-def _pool(verb: Word) -> list[str]:
-    return [key for name in verb.classes for key in CLASSES[name]]
+    return _own("danger", _deal("danger", {verb: list(PERSONS) for verb in DANGER_VERBS}, 12))
 
 
 def _homonym() -> tuple[Combo, ...]:
     """Pair each (danger verb, harmless object) with its own (danger verb, person) of the same split."""
-    persons: dict[tuple[str, str], list[Combo]] = {}
+    twins: dict[tuple[str, str], list[str]] = {}
     for combo in combos("danger"):
-        persons.setdefault((combo.verb, combo.split), []).append(combo)
-    made = []
-    for verb, word in DANGER_VERBS.items():
-        taken = dict.fromkeys(SPLITS, 0)
-        for key, split in _split(f"homonym {verb}", _pool(word), 5).items():
-            twin = persons[verb, split][taken[split]]
-            taken[split] += 1
-            made.append(Combo("homonym", verb, key, split, twin.group))
-    return tuple(made)
+        twins.setdefault((combo.verb, combo.split), []).append(combo.group)
+    dealt = _deal("homonym", _pools(DANGER_VERBS), 5)
+    return tuple(Combo("homonym", verb, key, split, twins[verb, split].pop(0)) for verb, key, split in dealt)
 
 
 def _object() -> tuple[Combo, ...]:
-    made = []
-    for key in HARMFUL_OBJECTS:
-        splits = _split(f"object {key}", LOOKALIKE_VERBS, 1)
-        made += [Combo("object", v, key, s, f"object/{v}/{key}") for v, s in splits.items()]
-    return tuple(made)
+    """Deal the verbs of each harmful object (and its look-alike): two to train, one each to the others."""
+    splits = {key: _split(f"object {key}", LOOKALIKE_VERBS, 1) for key in HARMFUL_OBJECTS}
+    return _own("object", [(verb, key, split) for key, verbs in splits.items() for verb, split in verbs.items()])
 
 
 def _plain() -> tuple[Combo, ...]:
-    made = []
-    for verb, word in OBJECT_VERBS.items():
-        splits = _split(f"plain 31 {verb}", _pool(word), 5)  # 31: every object is in training
-        made += [Combo("plain", verb, key, s, f"plain/{verb}/{key}") for key, s in splits.items()]
-    return tuple(made)
+    return _own("plain", _deal("plain", _pools(OBJECT_VERBS), 5))
 
 
 def _person() -> tuple[Combo, ...]:
-    made = []
-    for verb in PERSON_VERBS:
-        splits = _split(f"person {verb}", list(PERSONS), 12)
-        made += [Combo("person", verb, key, s, f"person/{verb}/{key}") for key, s in splits.items()]
-    return tuple(made)
+    return _own("person", _deal("person", {verb: list(PERSONS) for verb in PERSON_VERBS}, 12))

@@ -10,7 +10,7 @@ from demur.errors import DataError
 from demur.types import Prompt
 from demur.world import phrases
 from demur.world.combos import SPLITS, Combo
-from demur.world.items import TEMPLATES, Case, cause_of, check, members, render
+from demur.world.items import SORT_OF, TEMPLATES, Case, cause_of, check, members, render
 from demur.world.tables import LANGUAGES
 
 _Spread = list[tuple[Combo, tuple[str, ...]]]
@@ -124,30 +124,27 @@ def _turn(index: int, start: int, count: int) -> tuple[str, ...]:
 
 
 def _harmful(split: str) -> dict[str, _Spread]:
-    """Choose languages of the harmful prompts: more where a homonym shares the group."""
-    wide = 3 if split == "test" else 2
-    paired = {combo.group for combo in members(split, "homonym")}
-    danger = [
-        (combo, _turn(i, 0, wide if combo.group in paired else 2)) for i, combo in enumerate(members(split, "danger"))
-    ]
+    """Ask every harmful combination: in all languages where it is measured, in two where it is fitted on."""
+    count = 2 if split == "train" else len(LANGUAGES)
     return {
-        "danger_person": danger,
-        "harmful_object": [(combo, _turn(i, 0, wide)) for i, combo in enumerate(members(split, "object"))],
+        family: [(combo, _turn(i, 0, count)) for i, combo in enumerate(members(split, SORT_OF[family]))]
+        for family in ("danger_person", "harmful_object")
     }
 
 
 def _borderline(split: str, harmful: dict[str, _Spread]) -> dict[str, _Spread]:
-    """Ask each borderline combination in languages in which its harmful twin is asked."""
-    languages = {combo.group: spoken for combo, spoken in harmful["danger_person"]}
+    """Ask each borderline combination in some of the languages in which its harmful twin is asked."""
+    wide = 3 if split == "test" else 2
+    languages = {combo.group: spoken[:wide] for combo, spoken in harmful["danger_person"]}
     homonyms = [(combo, languages[combo.group]) for combo in members(split, "homonym")]
     paired = {combo.group for combo, _ in homonyms}
-    free = [(combo, spoken) for combo, spoken in harmful["danger_person"] if combo.group not in paired]
+    free = [(combo, spoken[:2]) for combo, spoken in harmful["danger_person"] if combo.group not in paired]
     fiction = [(combo, spoken if i % 2 else spoken[:1]) for i, (combo, spoken) in enumerate(free)]
     definitions = [(combo, spoken[1:]) for i, (combo, spoken) in enumerate(free) if not i % 2]
     return {
         "homonym": homonyms,
         "fiction": fiction,
-        "lookalike": harmful["harmful_object"],
+        "lookalike": [(combo, spoken[:wide]) for combo, spoken in harmful["harmful_object"]],
         "danger_definition": definitions,
     }
 
@@ -179,4 +176,4 @@ def attacked(split: str, name: str) -> tuple[Prompt, ...]:
     for prompt in prompts(split):
         if prompt.kind == "harmful":
             chosen.setdefault(prompt.group, prompt)
-    return tuple(attack(name, prompt) for prompt in list(chosen.values())[::2])
+    return tuple(attack(name, prompt) for prompt in chosen.values())
