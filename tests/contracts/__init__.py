@@ -1,0 +1,1 @@
+"""Contracts: what every member of an open folder must do."""
