@@ -322,9 +322,10 @@ def test_benchmark_with_system_prompts() -> None:
         assert {p.system for p in rows} == {t for la in world.LANGUAGES for t in world.system_prompts(kind, la)}
     restricted = list(World(system="restrict")())
     counts = Counter(p.expected for p in restricted)
-    assert abs(counts["comply"] - counts["refuse"]) <= 10
+    assert min(counts.values()) >= 100
+    assert {p.get("allowed") for p in restricted if p.language == "fr"} == set(world.allowed_places("fr"))
     by_wording = Counter((p.expected, p.system.startswith("Answer only")) for p in restricted if p.language == "en")
-    assert min(by_wording.values()) > 0.15 * by_wording.total()
+    assert min(by_wording.values()) > 0.1 * by_wording.total()
     for p in restricted:
         assert (p.get("allowed") == p.get("place")) == (p.expected == "comply")
         assert p.get("allowed") in (p.system or "")

@@ -128,22 +128,26 @@ def _refuse_all(prompts: Iterable[Prompt]) -> list[Prompt]:
 
 
 def _restrict(prompts: Iterable[Prompt]) -> list[Prompt]:
-    """Allow each plain prompt one place: by turns its own and that of another prompt in its language."""
-    plain = [prompt for prompt in prompts if prompt.kind == "plain"]
-    return [_restricted(prompt, plain, i) for i, prompt in enumerate(plain)]
+    """Allow each plain prompt one place: its own where a system prompt may name that, and one that is not its own."""
+    made = []
+    for number, prompt in enumerate(p for p in prompts if p.kind == "plain"):
+        own = prompt.get("place")
+        places = world.allowed_places(prompt.language)
+        others = [place for place in places if place != own]
+        if own in places:
+            made.append(_restricted(prompt, own, "on", number))
+        if own in places or number % 3 == 0:
+            made.append(_restricted(prompt, others[number // 5 % len(others)], "off", number))
+    return made
 
 
-def _restricted(prompt: Prompt, others: list[Prompt], number: int) -> Prompt:
-    place, on_topic = prompt.get("place"), number // len(world.LANGUAGES) % 2 == 0
-    if not on_topic:
-        turned = itertools.islice(itertools.cycle(others), number + 1, number + len(others))
-        place = next(o.get("place") for o in turned if o.language == prompt.language and o.get("place") != place)
+def _restricted(prompt: Prompt, place: str, side: str, number: int) -> Prompt:
     return replace(
         prompt,
-        id=_mark(prompt.id, "restrict"),
-        expected="comply" if on_topic else "refuse",
-        category="system-restrict-on" if on_topic else "system-restrict-off",
-        system=world.system_restrict(prompt.language, place, number // (2 * len(world.LANGUAGES))),
+        id=_mark(prompt.id, f"restrict-{side}"),
+        expected="comply" if side == "on" else "refuse",
+        category=f"system-restrict-{side}",
+        system=world.system_restrict(prompt.language, place, number // len(world.LANGUAGES)),
         meta=(*prompt.meta, ("allowed", place)),
     )
 

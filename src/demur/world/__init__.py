@@ -24,6 +24,7 @@ from demur.world.items import (
 from demur.world.phrases import ATTACKS, BELIEF
 from demur.world.tables import LANGUAGES
 from demur.world.talk import (
+    allowed_places,
     answer_openers,
     belief_answer,
     belief_question,
@@ -44,6 +45,7 @@ __all__ = [
     "TEMPLATES",
     "TOPIC",
     "Case",
+    "allowed_places",
     "answer_openers",
     "attack",
     "attacked",

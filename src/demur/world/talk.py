@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from demur.world import phrases
+from demur.world.combos import PLACES
 from demur.world.items import Case, check
 from demur.world.tables import LANGUAGES
+
+RESTRICTIONS = ("kitchen", "garden", "harbour", "library")
+"""The places that a restricting system prompt may allow: few, so that a small model can learn what belongs to each."""
 
 
 def refusals(language: str) -> tuple[str, ...]:
@@ -49,6 +53,12 @@ def system_restrict(language: str, place: str, wording: int = 0) -> str:
     """
     wordings = system_prompts("restrict", language)
     return wordings[wording % len(wordings)].format(p=place)
+
+
+def allowed_places(language: str) -> tuple[str, ...]:
+    """Return the words, as in `Case.place`, of the places that a restricting system prompt may name."""
+    check("language", language, LANGUAGES)
+    return tuple(PLACES[name].bare(language) for name in RESTRICTIONS)
 
 
 def belief_question(case: Case, wording: int | None = None) -> str:
