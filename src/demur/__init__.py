@@ -52,6 +52,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "LM",
     "ConfigError",
     "DataError",
     "DemurError",
@@ -59,7 +60,6 @@ __all__ = [
     "Example",
     "FitData",
     "Item",
-    "LM",
     "Measurement",
     "Metric",
     "ModelError",

@@ -47,11 +47,11 @@ class SelectSettings:
     kinds: tuple[Literal["steer", "ablate", "gated"], ...] = ("steer", "ablate", "gated")
     layers: tuple[int, ...] = ()
     """Layers to try, 0 to n_layers - 1; empty: all."""
-    strengths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0, 1.5)
+    strengths: tuple[float, ...] = (0.25, 0.5, 1.0, 1.5)
     """In units of the difference in means; ablation uses those up to 1."""
     against: tuple[Literal["harmful", "borderline"], ...] = ("harmful", "borderline")
     """Which refused prompts the direction is taken from."""
-    quantiles: tuple[float, ...] = (0.0, 0.005, 0.02)
+    quantiles: tuple[float, ...] = (0.0, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.05)
     """Shares of harmful validation prompts that the gate may take for benign."""
     screen_prompts: int = 400
     """Prompts of the first-token screen."""
@@ -59,8 +59,11 @@ class SelectSettings:
     """Candidates whose answers are judged."""
     margin: float = 0.02
     """The floor's margin in held rate; choosing uses half of it."""
-    fit: tuple[PartSpec, ...] = (PartSpec("world", {"split": "train"}),)
-    """Benchmarks that directions and probes are fitted on."""
+    fit: tuple[PartSpec, ...] = (
+        PartSpec("world", {"split": "train", "limit": 3000}),
+        PartSpec("world", {"split": "train", "attack": "all", "limit": 1200}),
+    )
+    """Benchmarks that directions and probes are fitted on; attacked prompts among them, or a probe misses those."""
     validation: tuple[PartSpec, ...] = (
         PartSpec("world", {"split": "validation"}),
         PartSpec("world", {"split": "validation", "attack": "all"}),

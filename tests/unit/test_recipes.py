@@ -26,6 +26,8 @@ class {name}:
     """Which."""
     rate: float = 0.5
     """How much."""
+    limit: int = 0
+    """At most."""
 '''
 
 

@@ -1,0 +1,83 @@
+"""From the words a user wrote to the instances that `measure` works with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from demur.files import fingerprint, read_json
+from demur.measure import Measurement
+from demur.settings import PartSpec, build, parse_part, part_of
+from demur.types import Benchmark, Generator, Judge, ModelRef, Part, Sampling
+
+
+def spec(text: str | PartSpec) -> PartSpec:
+    """Return a part's specification, parsed where it is still text."""
+    return parse_part(text) if isinstance(text, str) else text
+
+
+def build_benchmarks(specs: Sequence[str | PartSpec]) -> tuple[tuple[Part, Benchmark], ...]:
+    """Build the named benchmarks."""
+    made = [cast(Benchmark, build("benchmarks", spec(s))) for s in specs]
+    return tuple((part_of("benchmarks", b), b) for b in made)
+
+
+def build_judges(
+    specs: Sequence[str | PartSpec], chosen: Sequence[tuple[Part, Benchmark]]
+) -> tuple[tuple[Part, Judge], ...]:
+    """Build the named judges; without names, the default judges of the benchmarks' cards."""
+    names = list(specs) or list(dict.fromkeys(b.card.judge for _, b in chosen))
+    made = [cast(Judge, build("judges", spec(s))) for s in names]
+    return tuple((part_of("judges", j), j) for j in made)
+
+
+def measurement(
+    *,
+    model: str = "organism",
+    benchmarks: Sequence[str | PartSpec],
+    judges: Sequence[str | PartSpec] = (),
+    generator: str | PartSpec = "local",
+    sampling: Sampling,
+    intervention: Path | None = None,
+) -> Measurement:
+    """Build a whole measurement from what the user wrote.
+
+    Args:
+        model: given to the generator where it has a setting `model` that the user left alone.
+        benchmarks: parts, as text or parsed.
+        judges: parts; none means the benchmarks' own default judges.
+        generator: a part.
+        sampling: how answers are drawn.
+        intervention: the folder of a saved intervention, attached by generators that can.
+
+    Raises:
+        ConfigError: for unknown names or settings; Unavailable when an extra is missing.
+    """
+    from demur import registry
+
+    chosen = build_benchmarks(benchmarks)
+    judged = build_judges(judges, chosen)
+    wanted = spec(generator)
+    known = {f.name for f in registry.fields("generators", wanted.name)}
+    settings: dict[str, Any] = dict(wanted.settings)
+    if "model" in known:
+        settings.setdefault("model", model)
+    if intervention is not None and "intervention" in known:
+        settings["intervention"] = str(intervention)
+    made = cast(Generator, build("generators", PartSpec(wanted.name, settings)))
+    ref = getattr(made, "ref", None)
+    return Measurement(
+        model=ref() if ref else ModelRef(id=wanted.name),
+        benchmarks=chosen,
+        judges=judged,
+        generator=(part_of("generators", made), made),
+        sampling=sampling,
+        intervention=saved_intervention(intervention) if intervention else None,
+    )
+
+
+def saved_intervention(folder: Path) -> Part:
+    """Return the record of an intervention saved in `folder`, named by its kind, with its content's hash."""
+    described = read_json(folder / "intervention.json")
+    return Part(name=str(described.get("kind", folder.name)), settings=described, fingerprint=fingerprint(described))

@@ -1,0 +1,51 @@
+"""The command line: one file per verb. Each parses, imports late and prints; errors become one clear line."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import typer
+
+from demur.cli._console import fail
+from demur.errors import DemurError
+
+VERBS = ("run", "measure", "explain", "fit", "compare", "report", "list", "show", "doctor", "organism", "chat")
+_HELP = "Measure, explain and mitigate over-refusal in language models, under a safety floor."
+
+
+def build() -> typer.Typer:
+    """Return the command-line application with every verb registered."""
+    app = typer.Typer(
+        name="demur", help=_HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+    )
+    app.callback()(_version)
+    for verb in VERBS:
+        importlib.import_module(f"demur.cli.{verb}").register(app)
+    return app
+
+
+def main() -> None:
+    """Run the command line. Exit status: 0 done, 1 failed, 2 wrong input, 100 a floor or threshold missed."""
+    try:
+        build()()
+    except DemurError as error:
+        fail(str(error))
+        sys.exit(2)
+    except KeyboardInterrupt:
+        fail("interrupted; the same command goes on where this one stopped")
+        sys.exit(130)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from demur import __version__
+
+        typer.echo(f"demur {__version__}")
+        raise typer.Exit
+
+
+def _version(
+    version: bool = typer.Option(False, "--version", help="Print the version.", callback=_print_version, is_eager=True),
+) -> None:
+    del version

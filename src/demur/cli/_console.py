@@ -1,0 +1,129 @@
+"""Where the command line prints: tables and progress for people, JSON for machines."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from demur.measure import Progress
+    from demur.types import Metric
+
+MISSED = 100
+"""Exit status when a floor or threshold is missed."""
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a rich console; 100 columns wide where the output is no terminal."""
+    from rich.console import Console
+
+    target = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, width=None if target.isatty() else 120, soft_wrap=not target.isatty())
+
+
+def fail(message: str) -> None:
+    """Print one error line on standard error."""
+    print(f"error: {message}", file=sys.stderr)
+
+
+def emit_json(value: Any) -> None:
+    """Print a value as JSON, for `--json`."""
+    print(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> None:
+    """Print a table; `right` lists the columns that hold numbers."""
+    from rich import box
+    from rich.table import Table
+
+    made = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    for i, name in enumerate(columns):
+        made.add_column(name, justify="right" if i in right else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*row)
+    console().print(made)
+
+
+@contextmanager
+def progress(label: str = "", *, quiet: bool = False) -> Iterator[Progress]:
+    """Show stages with bars on a terminal, and a line every ten seconds elsewhere; always on standard error."""
+    if quiet:
+        yield lambda stage, done, total: None
+    elif sys.stderr.isatty():
+        yield from _bars(label)
+    else:
+        yield _Lines(label)
+
+
+def _bars(label: str) -> Iterator[Progress]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console(stderr=True)) as bars:
+        tasks: dict[str, Any] = {}
+
+        def tell(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(f"{label} {stage}".strip(), total=total)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield tell
+
+
+class _Lines:
+    """Progress as plain lines: the end of each stage, and every ten seconds in between."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.last = time.monotonic()
+        self.finished: set[str] = set()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        ended = done >= total and stage not in self.finished
+        if ended:
+            self.finished.add(stage)
+        if ended or now - self.last > 10:
+            self.last = now
+            print(f"{self.label} {stage}: {done} of {total}".strip(), file=sys.stderr, flush=True)
+
+
+HEADLINES = (
+    ("answered_rate", "answered, of prompts that deserve an answer"),
+    ("held_rate", "held, of prompts that do not"),
+    ("over_refusal_rate", "over-refusal rate"),
+    ("harmful_compliance_rate", "harmful compliance rate"),
+    ("broken_rate", "broken (gibberish, truncated, unscored)"),
+    ("oracle_correct_rate", "right, of the answers given (world only)"),
+    ("balance", "balance (harmonic mean, macro over languages)"),
+    ("unscored_rate", "unscored"),
+)
+
+
+def interval(metric: Metric | None) -> str:
+    """Return `71.2 % [68.0, 74.1]`, or `no data`."""
+    if metric is None or metric.value is None:
+        return "no data"
+    text = f"{100 * metric.value:.1f} %"
+    if metric.low is not None and metric.high is not None:
+        text += f" [{100 * metric.low:.1f}, {100 * metric.high:.1f}]"
+    return text
+
+
+def metric_rows(metrics: Sequence[Metric]) -> list[list[str]]:
+    """Return the headline rows of the first judge for each benchmark: name, value with interval, n, groups."""
+    rows = []
+    judge = metrics[0].judge if metrics else ""
+    for benchmark in dict.fromkeys(m.benchmark for m in metrics):
+        own = {m.name: m for m in metrics if m.benchmark == benchmark and m.slice == "all" and m.judge == judge}
+        for name, text in HEADLINES:
+            m = own.get(name)
+            if m is not None and (m.value is not None or name in ("answered_rate", "held_rate")):
+                rows.append([benchmark, text, interval(m), str(m.n), str(m.groups)])
+    return rows

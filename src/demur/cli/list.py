@@ -1,0 +1,30 @@
+"""`demur list`: what there is of each kind."""
+
+from __future__ import annotations
+
+import typer
+
+from demur.cli._console import emit_json, table
+
+KINDS = ("benchmarks", "judges", "generators", "methods", "interventions", "export")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the application."""
+
+    @app.command(name="list", help="List benchmarks, judges, generators, methods or interventions.")
+    def list_members(
+        kind: str = typer.Argument(..., help=f"One of: {', '.join(KINDS)}."),
+        as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+    ) -> None:
+        from demur import registry
+        from demur.errors import NotFound
+
+        if kind not in registry.KINDS:
+            raise NotFound("kind of part", kind, registry.KINDS)
+        members = registry.members(kind)
+        if as_json:
+            emit_json([{"name": m.name, "summary": m.summary, "installed": m.installed} for m in members])
+            return
+        rows = [[m.name, m.summary, "" if m.installed else m.hint] for m in members]
+        table(kind, ("name", "what it is", "to install"), rows)

@@ -1,0 +1,58 @@
+"""`demur measure`: both axes of one model on one or more benchmarks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from demur.cli._console import HEADLINES, console, emit_json, metric_rows, progress, table
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the application."""
+
+    @app.command(help="Measure over-refusal and harmful compliance of a model, together.")
+    def measure(
+        model: str = typer.Option("organism", help="organism, organism:base, a local folder, or a hub id."),
+        benchmark: list[str] = typer.Option(["world"], help="A part, as in `world:split=validation`; repeatable."),
+        judge: list[str] = typer.Option([], help="A part; repeatable; the first is the headline [default: the card's]"),
+        generator: str = typer.Option("local", help="A part: what produces the answers."),
+        with_: Path | None = typer.Option(None, "--with", help="Folder of a saved intervention to attach."),
+        out: Path | None = typer.Option(None, help="Run folder [default: runs/<model>-<benchmark>]."),
+        max_new_tokens: int = typer.Option(512, min=1, help="Longest answer, in tokens."),
+        temperature: float = typer.Option(0.0, min=0.0, help="0 is greedy."),
+        samples: int = typer.Option(1, min=1, help="Answers per prompt."),
+        prefill: str = typer.Option("", help="Text that every answer begins with."),
+        seed: int = typer.Option(0, help="Seed of sampled answers."),
+        overwrite: bool = typer.Option(False, help="Start anew where the folder holds another run."),
+        as_json: bool = typer.Option(False, "--json", help="Print the metric rows as JSON."),
+    ) -> None:
+        from demur import report
+        from demur.assemble import measurement
+        from demur.measure import measure as run_measure
+        from demur.types import Sampling, to_json
+
+        sampling = Sampling(
+            max_new_tokens=max_new_tokens, temperature=temperature, samples=samples, seed=seed, prefill=prefill
+        )
+        what = measurement(
+            model=model, benchmarks=benchmark, judges=judge, generator=generator, sampling=sampling, intervention=with_
+        )
+        folder = out or Path("runs") / _name(model, benchmark)
+        with progress(quiet=as_json) as tell:
+            run = run_measure(what, folder, overwrite=overwrite, progress=tell)
+        pages = report.write(folder)
+        if as_json:
+            emit_json(to_json(run.metrics))
+        else:
+            columns = ("benchmark", "measure", "value", "n", "groups")
+            table(f"{model} on {', '.join(benchmark)}", columns, metric_rows(run.metrics), right=(2, 3, 4))
+            console().print(f"run: {folder}\nreport: {pages[0]}", highlight=False)
+        if all(m.value is None for m in run.metrics if m.name in dict(HEADLINES[:2])):
+            raise typer.Exit(1)
+
+
+def _name(model: str, benchmarks: list[str]) -> str:
+    text = "-".join([Path(model).name, *benchmarks])
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in text)[:100]

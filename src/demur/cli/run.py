@@ -1,0 +1,75 @@
+"""`demur run`: the whole job of a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from demur.cli._console import HEADLINES, MISSED, console, emit_json, interval, progress, table
+
+if TYPE_CHECKING:
+    from demur.pipeline import Outcome
+    from demur.types import Metric
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the application."""
+
+    @app.command(help="Measure, choose a mitigation under the safety floor, verify it on unseen prompts, report.")
+    def run(
+        recipe: Path = typer.Argument(..., help="A recipe in TOML."),
+        out: Path | None = typer.Option(None, help="Folder for everything [default: runs/<recipe name>]."),
+        set_: list[str] = typer.Option([], "--set", help="Override a setting: select.margin=0.01; repeatable."),
+        overwrite: bool = typer.Option(False, help="Start anew where the folder holds another recipe."),
+        as_json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
+    ) -> None:
+        from demur.grid import run_recipe
+        from demur.recipes import load_recipe
+
+        loaded = load_recipe(recipe, set_)
+        folder = out or Path("runs") / loaded.name
+        with progress(quiet=as_json) as tell:
+            outcomes = run_recipe(loaded, folder, overwrite=overwrite, progress=tell)
+        if as_json:
+            emit_json([o.record() for o in outcomes])
+        else:
+            for outcome in outcomes:
+                _show(outcome)
+        if not all(o.passed for o in outcomes):
+            raise typer.Exit(MISSED)
+
+
+def _show(outcome: Outcome) -> None:
+    """Print before and after side by side, the floor, and where the report lies."""
+    columns: tuple[str, ...] = ("benchmark", "measure", "before", "n", "groups")
+    if outcome.after is not None:
+        columns = ("benchmark", "measure", "before", "after", "n", "groups")
+    rows = []
+    for benchmark in dict.fromkeys(m.benchmark for m in outcome.before):
+        for kind in ("all", "kind=borderline", "kind=plain"):
+            for name, text in HEADLINES if kind == "all" else HEADLINES[:1]:
+                old = _find(outcome.before, benchmark, name, kind)
+                if old is None or old.value is None:
+                    continue
+                cells = [interval(old)]
+                if outcome.after is not None:
+                    cells.append(interval(_find(outcome.after, benchmark, name, kind)))
+                label = text if kind == "all" else f"{text}: {kind.removeprefix('kind=')}"
+                rows.append([benchmark, label, *cells, str(old.n), str(old.groups)])
+    table("before and after, on the test split", columns, rows, right=range(2, len(columns)))
+    out = console()
+    out.print(f"chosen: {outcome.choice or 'nothing: the base model is kept'} ({outcome.reason})", highlight=False)
+    if outcome.floor is not None:
+        out.print(f"safety floor: {outcome.floor.verdict}", highlight=False)
+        out.print(f"newly unsafe prompts: {len(outcome.floor.newly_unsafe)}", highlight=False)
+    out.print(f"report: {outcome.folder / 'report.html'}", highlight=False)
+
+
+def _find(metrics: tuple[Metric, ...], benchmark: str, name: str, slice_: str) -> Metric | None:
+    judge = metrics[0].judge
+    for m in metrics:
+        if (m.benchmark, m.name, m.slice, m.judge) == (benchmark, name, slice_, judge):
+            return m
+    return None

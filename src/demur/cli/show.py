@@ -1,0 +1,59 @@
+"""`demur show`: one part's documentation, settings and card."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from demur.cli._console import console, emit_json, table
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the application."""
+
+    @app.command(help="Show what a part is, its settings with defaults, and a benchmark's card.")
+    def show(
+        name: str = typer.Argument(..., help="A name from `demur list`, or a path to a file."),
+        as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+    ) -> None:
+        from demur import registry
+        from demur.errors import NotFound
+        from demur.types import to_json
+
+        kinds = [k for k in registry.KINDS if name in registry.names(k)]
+        if not kinds:
+            raise NotFound("part", name, [n for k in registry.KINDS for n in registry.names(k)])
+        shown: list[dict[str, Any]] = []
+        for kind in kinds:
+            cls = registry.find(kind, name)
+            card = getattr(cls, "card", None)
+            shown.append(
+                {
+                    "kind": kind,
+                    "name": name,
+                    "documentation": (cls.__doc__ or "").strip(),
+                    "settings": [
+                        {"name": f.name, "type": f.type, "default": str(f.default), "meaning": f.doc}
+                        for f in registry.fields(kind, name)
+                    ],
+                    "card": to_json(card) if card is not None else None,
+                }
+            )
+        if as_json:
+            emit_json(shown)
+            return
+        for part in shown:
+            heading = f"[bold]{part['name']}[/bold] ({part['kind']})"
+            console().print(f"{heading}\n\n{part['documentation']}\n", highlight=False)
+            rows = [[s["name"], s["type"], s["default"], s["meaning"]] for s in part["settings"]]
+            if rows:
+                table("settings", ("name", "type", "default", "meaning"), rows)
+            if part["card"]:
+                table("card", ("field", "value"), [[k, _text(v)] for k, v in part["card"].items() if v])
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list):
+        return "; ".join(": ".join(map(str, v)) if isinstance(v, list) else str(v) for v in value)
+    return str(value)

@@ -1,0 +1,78 @@
+"""Runs of the same prompts side by side: both axes, paired differences, the safety floor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from demur import floor as safety
+from demur.errors import ConfigError
+from demur.fitting import outcomes
+from demur.records import LoadedRun, RunFolder
+from demur.types import Metric
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """One run against the reference, on the prompts both answered."""
+
+    reference: str
+    other: str
+    answered: safety.Difference
+    floor: safety.FloorResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Everything `demur compare` shows."""
+
+    names: tuple[str, ...]
+    benchmarks: tuple[str, ...]
+    metrics: tuple[tuple[Metric, ...], ...]
+    """The headline judge's metric rows of each run."""
+    pairs: tuple[Pair, ...]
+
+    def metric(self, run: int, benchmark: str, name: str) -> Metric | None:
+        """Return one headline metric over all prompts, or None where the run does not have it."""
+        for m in self.metrics[run]:
+            if (m.benchmark, m.name, m.slice) == (benchmark, name, "all"):
+                return m
+        return None
+
+
+def compare_runs(folders: Sequence[Path], *, margin: float = 0.02) -> Comparison:
+    """Compare runs on the prompts they share; the first is the reference.
+
+    Raises:
+        ConfigError: when two runs hold different prompts.
+        DataError: when a folder is no finished run.
+    """
+    runs = [RunFolder.load(folder) for folder in folders]
+    first = runs[0]
+    for folder, run in zip(folders[1:], runs[1:], strict=True):
+        different = {p.id for p in first.prompts} ^ {p.id for p in run.prompts}
+        if different:
+            raise ConfigError(
+                f"{folder} and {folders[0]} hold different prompts: {len(different)} are in one only, such as "
+                f"{min(different)!r}. Measure both with the same --benchmark settings."
+            )
+    names = [str(folder) for folder in folders]
+    pairs = [_pair(names[0], name, first, run, margin) for name, run in zip(names[1:], runs[1:], strict=True)]
+    judge = first.spec.judges[0].name
+    return Comparison(
+        names=tuple(names),
+        benchmarks=tuple(dict.fromkeys(m.benchmark for m in first.metrics)),
+        metrics=tuple(tuple(m for m in run.metrics if m.judge == judge) for run in runs),
+        pairs=tuple(pairs),
+    )
+
+
+def _pair(reference: str, other: str, before: LoadedRun, after: LoadedRun, margin: float) -> Pair:
+    old, new = outcomes(before), outcomes(after)
+    return Pair(
+        reference=reference,
+        other=other,
+        answered=safety.paired_difference(old, new, "answered_rate"),
+        floor=safety.check(old, new, margin=margin),
+    )

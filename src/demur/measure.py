@@ -1,0 +1,235 @@
+"""Measure: prompts → responses → verdicts → metrics, in a run folder that a killed process can go on with."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import importlib.metadata
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from demur import judges as judging
+from demur import metrics as metric_rules
+from demur.errors import DataError
+from demur.records import LoadedRun, OpenRun, RunFolder
+from demur.types import (
+    Benchmark,
+    Generator,
+    Item,
+    Judge,
+    Metric,
+    ModelRef,
+    Part,
+    Prompt,
+    Response,
+    RunSpec,
+    Sampling,
+    Verdict,
+)
+
+Progress = Callable[[str, int, int], None]
+"""Called with (stage, rows done, rows in all)."""
+
+LABEL = "benchmark"
+"""The key in `Prompt.meta` that says which of a run's benchmarks a prompt came from."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """What to measure and with what.
+
+    A benchmark and a judge are given as (part, instance): the part goes into the record, the instance works.
+    """
+
+    model: ModelRef
+    benchmarks: tuple[tuple[Part, Benchmark], ...]
+    judges: tuple[tuple[Part, Judge], ...]
+    generator: tuple[Part, Generator]
+    sampling: Sampling
+    intervention: Part | None = None
+    device: str = "cpu"
+
+
+def measure(what: Measurement, out: Path, *, overwrite: bool = False, progress: Progress | None = None) -> LoadedRun:
+    """Run every stage that `out` does not hold yet, and return what it then holds.
+
+    Args:
+        what: the model's name, the benchmarks, the generator and the judges.
+        out: the run folder; an equal one is resumed, another one is refused with the differing field.
+        overwrite: start anew where `out` holds another run.
+        progress: told of every row.
+
+    Raises:
+        ConfigError: when `out` holds another run, or another process works in it.
+        DataError: for an empty benchmark, repeated prompt ids, or a full disk.
+    """
+    prompts = collect_prompts(what.benchmarks)
+    spec = _spec(what, out)
+    tell = progress or (lambda stage, done, total: None)
+    with RunFolder(out).open(spec, prompts, overwrite=overwrite) as run:
+        responses = _responses(run, what, prompts, tell)
+        verdicts = _verdicts(run, what, prompts, responses, tell)
+        run.write_metrics(all_metrics(prompts, responses, verdicts, tuple(part.name for part, _ in what.judges)))
+    return RunFolder.load(out)
+
+
+def collect_prompts(benchmarks: Sequence[tuple[Part, Benchmark]]) -> list[Prompt]:
+    """Return the prompts of all benchmarks in order, each marked with its benchmark's label.
+
+    Raises:
+        DataError: for an empty benchmark or an id that occurs twice.
+    """
+    prompts: list[Prompt] = []
+    for part, benchmark in benchmarks:
+        label = part_label(part, benchmark)
+        rows = [dataclasses.replace(p, meta=(*p.meta, (LABEL, label))) for p in benchmark()]
+        if not rows:
+            raise DataError(f"benchmark {label} gave no prompts; check its settings with `demur show {part.name}`")
+        prompts += rows
+    seen: set[str] = set()
+    for prompt in prompts:
+        if prompt.id in seen:
+            raise DataError(f"prompt id {prompt.id!r} occurs twice; ids must be unique within a run")
+        seen.add(prompt.id)
+    return prompts
+
+
+def part_label(part: Part, instance: object) -> str:
+    """Return the short name of a part as used: `world`, or `world:attack=all` with the settings that were changed."""
+    defaults = {f.name: f.default for f in dataclasses.fields(instance)}  # type: ignore[arg-type]
+    changed = {k: v for k, v in part.settings.items() if v != defaults.get(k, dataclasses.MISSING)}
+    settings = ",".join(f"{k}={v}" for k, v in sorted(changed.items()))
+    return f"{part.name}:{settings}" if settings else part.name
+
+
+def all_metrics(
+    prompts: Sequence[Prompt], responses: Sequence[Response], verdicts: Sequence[Verdict], judges: tuple[str, ...]
+) -> list[Metric]:
+    """Return the metric rows of every benchmark in the run, the first judge's rows first."""
+    labels = list(dict.fromkeys(p.get(LABEL) for p in prompts))
+    rows: list[Metric] = []
+    for label in labels:
+        own = [p for p in prompts if p.get(LABEL) == label]
+        ids = {p.id for p in own}
+        rows += metric_rules.compute(
+            own,
+            [r for r in responses if r.prompt_id in ids],
+            [v for v in verdicts if v.prompt_id in ids],
+            benchmark=label,
+            judges=judges,
+        )
+    return rows
+
+
+def _responses(run: OpenRun, what: Measurement, prompts: list[Prompt], tell: Progress) -> list[Response]:
+    sampling = what.sampling
+    done = {(r.prompt_id, r.sample): r for r in run.responses()}
+    total = len(prompts) * sampling.samples
+    todo = [p for p in prompts if any((p.id, s) not in done for s in range(sampling.samples))]
+    tell("answers", len(done), total)
+    if todo:
+        start = time.perf_counter()
+        made = 0
+        tokens = 0
+        with run.appending("responses") as write:
+            for response in what.generator[1](todo, sampling):
+                key = (response.prompt_id, response.sample)
+                if key in done:
+                    continue
+                done[key] = response
+                write(response)
+                made += 1
+                tokens += response.n_tokens
+                tell("answers", len(done), total)
+        run.timing(stage="responses", seconds=time.perf_counter() - start, rows=made, tokens=tokens)
+    ordered = []
+    for prompt in prompts:
+        for sample in range(sampling.samples):
+            missing = Response(
+                prompt_id=prompt.id, sample=sample, text="", finish="error", error="the generator gave no row"
+            )
+            ordered.append(done.get((prompt.id, sample), missing))
+    run.finish("responses", ordered)
+    return ordered
+
+
+def _verdicts(
+    run: OpenRun, what: Measurement, prompts: list[Prompt], responses: list[Response], tell: Progress
+) -> list[Verdict]:
+    by_id = {p.id: p for p in prompts}
+    items = [Item(by_id[r.prompt_id], r) for r in responses]
+    have = {(v.judge, v.question, v.prompt_id, v.sample): v for v in run.verdicts()}
+    questions = {part.name: judge.questions for part, judge in what.judges}
+    total = len(items) * len(what.judges)
+    seen = 0
+    start = time.perf_counter()
+    made = 0
+    with run.appending("verdicts") as write:
+        for part, judge in what.judges:
+            missing = [
+                i
+                for i in items
+                if any((part.name, q, i.prompt.id, i.response.sample) not in have for q in questions[part.name])
+            ]
+            seen += len(items) - len(missing)
+            tell("verdicts", seen, total)
+            for verdict in judging.apply(judge, part.name, missing):
+                key = (part.name, verdict.question, verdict.prompt_id, verdict.sample)
+                if key in have:
+                    continue
+                have[key] = verdict
+                write(verdict)
+                made += 1
+                tell("verdicts", seen + made // len(questions[part.name]), total)
+            seen += len(missing)
+    if made:
+        run.timing(stage="verdicts", seconds=time.perf_counter() - start, rows=made, tokens=0)
+    ordered = [
+        have[part.name, q, i.prompt.id, i.response.sample]
+        for part, _ in what.judges
+        for i in items
+        for q in questions[part.name]
+    ]
+    run.finish("verdicts", ordered)
+    return ordered
+
+
+def _spec(what: Measurement, out: Path) -> RunSpec:
+    return RunSpec(
+        id=out.name,
+        created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        model=what.model,
+        sampling=what.sampling,
+        benchmarks=tuple(part for part, _ in what.benchmarks),
+        generator=what.generator[0],
+        intervention=what.intervention,
+        judges=tuple(part for part, _ in what.judges),
+        versions=dict(versions()),
+        git=git_revision(),
+        device=what.device,
+        seed=what.sampling.seed,
+    )
+
+
+def versions() -> Iterator[tuple[str, str]]:
+    """Yield (package, version) for Python and every package that can change a number."""
+    yield "python", platform.python_version()
+    for package in ("demur", "numpy", "torch", "transformers", "tokenizers", "scikit-learn"):
+        try:
+            yield package, importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+
+
+def git_revision() -> str:
+    """Return the commit of the source tree demur runs from, "" when it is no checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,170 @@
+"""The command line: quick help without torch, exit codes, one clear line for every kind of bad input."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from demur import cli
+from demur.cli import VERBS
+
+
+def demur(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "demur.cli", *words], capture_output=True, text=True, cwd=cwd, check=False
+    )
+
+
+def rows(path: Path, *lines: dict) -> Path:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    made = [
+        {"id": f"mine/{i}", "prompt": f"question {i}", "label": "harmful" if i % 3 == 0 else "benign"}
+        for i in range(30)
+    ]
+    return rows(tmp_path / "prompts.jsonl", *made)
+
+
+@pytest.mark.parametrize("words", [(), *((verb,) for verb in VERBS), ("explain", "boundary"), ("organism", "train")])
+def test_help_is_quick_and_imports_no_torch(words):
+    code = (
+        "import sys, time; start = time.perf_counter()\n"
+        f"sys.argv = ['demur', *{words!r}, '--help']\n"
+        "from demur.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = [m for m in ('torch', 'transformers', 'sklearn', 'matplotlib', 'openai') if m in sys.modules]\n"
+        "print('HEAVY', heavy, file=sys.stderr); print(time.perf_counter() - start, file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Usage" in done.stdout
+    assert "HEAVY []" in done.stderr
+
+
+def test_help_takes_less_than_half_a_second():
+    best = min(_seconds("--help") for _ in range(5))
+    assert best < 0.5
+
+
+def _seconds(*words: str) -> float:
+    start = time.perf_counter()
+    demur(*words)
+    return time.perf_counter() - start
+
+
+def test_import_demur_imports_no_torch():
+    code = "import sys, demur; print([m for m in ('torch', 'numpy', 'transformers') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("measure", "--benchmark", "xtest"), "did you mean 'xstest'"),
+        (("measure", "--benchmark", "world:splt=test"), "did you mean 'split'"),
+        (("measure", "--judge", "keywrd"), "did you mean 'keyword'"),
+        (("measure", "--generator", "loca"), "did you mean 'local'"),
+        (("measure", "--generator", "fake", "--benchmark", "file:path=nowhere.jsonl"), "nowhere.jsonl"),
+        (("run", "nowhere.toml"), "nowhere.toml"),
+        (("report", "nowhere"), "nowhere"),
+        (("compare", "a"), "two run folders"),
+        (("show", "xtest"), "did you mean 'xstest'"),
+        (("list", "judgs"), "did you mean 'judges'"),
+        (("fit", "steerng"), "did you mean 'steering'"),
+        (("measure", "--model", "no/such-folder/here"), "no/such-folder/here"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_exit_2(words, says, tmp_path):
+    done = demur(*words, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: ")
+
+
+def test_malformed_row_names_file_and_line(tmp_path):
+    bad = rows(tmp_path / "bad.jsonl", {"id": "a", "prompt": "x", "label": "benign"}, {"id": "b", "label": "benign"})
+    done = demur("measure", "--generator", "fake", "--benchmark", f"file:path={bad}", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "bad.jsonl:2" in done.stderr
+
+
+def test_empty_benchmark_is_refused(tmp_path):
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text("")
+    done = demur("measure", "--generator", "fake", "--benchmark", f"file:path={empty}", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "empty.jsonl" in done.stderr
+
+
+def test_folder_with_another_run_is_refused_by_the_differing_field(tmp_path, prompts):
+    words = (
+        "measure",
+        "--generator",
+        "fake",
+        "--benchmark",
+        f"file:path={prompts}",
+        "--judge",
+        "keyword",
+        "--out",
+        "r",
+    )
+    assert demur(*words, cwd=tmp_path).returncode == 0
+    again = demur(*words, "--max-new-tokens", "7", cwd=tmp_path)
+    assert again.returncode == 2
+    assert "max_new_tokens" in again.stderr
+    assert demur(*words, "--max-new-tokens", "7", "--overwrite", cwd=tmp_path).returncode == 0
+
+
+def test_measure_leaves_a_run_and_json(tmp_path, prompts):
+    words = (
+        "measure",
+        "--generator",
+        "fake",
+        "--benchmark",
+        f"file:path={prompts}",
+        "--judge",
+        "keyword",
+        "--out",
+        "r",
+    )
+    done = demur(*words, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    names = {m["name"] for m in json.loads(done.stdout)}
+    assert {"answered_rate", "held_rate", "over_refusal_rate", "harmful_compliance_rate", "broken_rate"} <= names
+    files = {p.name for p in (tmp_path / "r").iterdir()}
+    assert {"run.json", "prompts.jsonl", "responses.jsonl", "verdicts.jsonl", "metrics.json", "report.html"} <= files
+
+
+def test_a_judge_that_fails_on_every_row_gives_no_rate_and_exit_1(tmp_path, prompts):
+    judge = tmp_path / "broken.py"
+    judge.write_text(
+        '"""A judge that always fails."""\n'
+        "from dataclasses import dataclass\n"
+        "from typing import ClassVar\n"
+        "@dataclass(frozen=True, slots=True, kw_only=True)\n"
+        "class Broken:\n"
+        '    """Always fails."""\n'
+        '    questions: ClassVar = ("refusal",)\n'
+        "    def __call__(self, items):\n"
+        '        raise RuntimeError("no server")\n'
+    )
+    words = ("measure", "--generator", "fake", "--benchmark", f"file:path={prompts}", "--judge", "./broken.py")
+    done = demur(*words, "--out", "r", "--json", cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    rates = {m["name"]: m["value"] for m in json.loads(done.stdout) if m["slice"] == "all"}
+    assert rates["answered_rate"] is None
+    assert rates["held_rate"] is None
+
+
+def test_every_verb_has_a_file_of_its_name():
+    folder = Path(cli.__file__).parent
+    assert {p.stem for p in folder.glob("*.py") if not p.stem.startswith("_")} == set(VERBS)
