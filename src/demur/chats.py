@@ -1,0 +1,173 @@
+"""Render prompts through a tokenizer's chat template, and find where prompt and instruction end."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from demur.errors import ModelError
+from demur.types import Prompt
+
+Thinking = Literal["auto", "on", "off"]
+OPEN, CLOSE = "<think>", "</think>"
+MARK = "\u2042mark\u2042"
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A prompt as tokens; a prefilled answer stands after position `prompt`."""
+
+    ids: tuple[int, ...]
+    prompt: int
+    """Length of the rendered prompt with its generation header."""
+    instruction: int
+    """Position after the last token of the user's last message."""
+    thinking: bool = False
+    """Whether the header leaves a thinking block open."""
+
+
+@dataclass(eq=False)
+class Chats:
+    """How one tokenizer's conversations are written."""
+
+    tokenizer: Any
+    has_template: bool = field(init=False)
+    has_system: bool = field(init=False, default=False)
+    """Whether the template shows a system message; where not, its text is put before the first user message."""
+    default_system: bool = field(init=False, default=False)
+    """Whether the template adds a system message of its own where none is given."""
+
+    def __post_init__(self) -> None:
+        self.has_template = bool(getattr(self.tokenizer, "chat_template", None))
+        if not self.has_template:
+            return
+        user = {"role": "user", "content": "hello"}
+        try:
+            shown = self._apply([{"role": "system", "content": MARK}, user], "auto")
+            self.has_system = MARK in shown
+        except Exception:
+            self.has_system = False
+        bare = self._apply([user], "auto")
+        if self.has_system:
+            empty = self._apply([{"role": "system", "content": ""}, user], "auto")
+            self.default_system = len(bare) > len(empty)
+
+    @property
+    def sha(self) -> str:
+        """16 hex digits of the template, "" where there is none."""
+        template = str(self.tokenizer.chat_template) if self.has_template else ""
+        return hashlib.sha256(template.encode()).hexdigest()[:16] if template else ""
+
+    def _apply(self, messages: Sequence[Mapping[str, str]], thinking: Thinking) -> str:
+        extra = {} if thinking == "auto" else {"enable_thinking": thinking == "on"}
+        try:
+            text = self.tokenizer.apply_chat_template(
+                list(messages), tokenize=False, add_generation_prompt=True, **extra
+            )
+        except Exception as error:
+            raise ModelError(f"the chat template cannot render {[m['role'] for m in messages]}: {error}") from None
+        return str(text)
+
+    def render(self, prompt: Prompt, *, system: str | None = None, thinking: Thinking = "auto") -> str:
+        """Return the prompt as the model reads it, with the generation header.
+
+        Args:
+            prompt: system text, history and user message. With `system=None` a template's own default system
+                text stands; `system=""` suppresses it.
+            system: a text put before the prompt's own system text.
+            thinking: "off" closes the thinking block before the answer, "on" asks for one, "auto" leaves the
+                template's default.
+        """
+        text = _joined(system, prompt.system)
+        if not self.has_template:
+            return "\n\n".join([t for t in (text, *(t for _, t in prompt.history), prompt.text) if t])
+        rendered = self._apply(self._messages(prompt, text), thinking)
+        if thinking == "off" and self._thinks:
+            if rendered.rstrip().endswith(OPEN):
+                rendered = rendered.rstrip() + f"\n\n{CLOSE}\n\n"
+            elif not rendered.rstrip().endswith(CLOSE):
+                rendered += f"{OPEN}\n\n{CLOSE}\n\n"
+        return rendered
+
+    @functools.cached_property
+    def _thinks(self) -> bool:
+        return OPEN in str(self.tokenizer.chat_template)
+
+    def _messages(self, prompt: Prompt, system: str | None) -> list[dict[str, str]]:
+        turns = [{"role": role, "content": text} for role, text in prompt.history]
+        turns.append({"role": "user", "content": prompt.text})
+        if system is None or (system == "" and not self.default_system):
+            return turns
+        if self.has_system:
+            return [{"role": "system", "content": system}, *turns]
+        first = next(turn for turn in turns if turn["role"] == "user")
+        first["content"] = f"{system}\n\n{first['content']}"
+        return turns
+
+    def encode(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        system: str | None = None,
+        prefill: str = "",
+        thinking: Thinking = "auto",
+    ) -> list[Encoded]:
+        """Render and tokenise prompts. A prompt's `meta` may hold its own `prefill`.
+
+        Args:
+            prompts: what to encode.
+            system: a text put before each prompt's own system text.
+            prefill: the beginning of the answer, put after the generation header.
+            thinking: see `render`.
+        """
+        texts = [self.render(p, system=system, thinking=thinking) for p in prompts]
+        if not texts:
+            return []
+        special = not self.has_template
+        rendered = self.tokenizer(texts, add_special_tokens=special)["input_ids"]
+        ends = [text.rfind(p.text.strip()) + len(p.text.strip()) for text, p in zip(texts, prompts, strict=True)]
+        tails = [text[end:] for text, end in zip(texts, ends, strict=True)]
+        lengths = self._lengths(tails)
+        answers = {t: self._bare(t) for t in {p.get("prefill") or prefill for p in prompts}}
+        made = []
+        for prompt, text, ids, tail in zip(prompts, texts, rendered, lengths, strict=True):
+            answer = answers[prompt.get("prefill") or prefill]
+            is_open = text.rfind(OPEN) > text.rfind(CLOSE) and text.rstrip().endswith(OPEN)
+            whole = (*ids, *answer)
+            if not whole:
+                raise ModelError(f"prompt {prompt.id} is empty once rendered; a model cannot read nothing")
+            made.append(Encoded(whole, len(ids), max(len(ids) - tail, 0), is_open))
+        return made
+
+    def _lengths(self, tails: Sequence[str]) -> list[int]:
+        """Return how many tokens each tail has; a template has few different ones."""
+        counted = {tail: len(self._bare(tail)) for tail in set(tails)}
+        return [counted[tail] for tail in tails]
+
+    def _bare(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+
+
+def split_thinking(text: str, *, is_open: bool) -> tuple[str, str]:
+    """Return (reasoning, answer) of a generated text.
+
+    Args:
+        text: what the model wrote.
+        is_open: whether the prompt left a thinking block open.
+    """
+    begun = is_open or text.lstrip().startswith(OPEN)
+    if CLOSE in text:
+        reasoning, _, answer = text.partition(CLOSE)
+        return reasoning.replace(OPEN, "", 1).strip(), answer.strip()
+    if begun:
+        return text.replace(OPEN, "", 1).strip(), ""
+    return "", text.strip()
+
+
+def _joined(first: str | None, second: str | None) -> str | None:
+    if first is None or second is None:
+        return second if first is None else first
+    return "\n\n".join(text for text in (first, second) if text)
