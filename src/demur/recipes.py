@@ -51,6 +51,8 @@ class SelectSettings:
     """In units of the difference in means; ablation uses those up to 1."""
     against: tuple[Literal["harmful", "borderline"], ...] = ("harmful", "borderline")
     """Which refused prompts the direction is taken from."""
+    positions: tuple[Literal["all", "last_prompt"], ...] = ("all", "last_prompt")
+    """Which tokens are steered: all, or the last of the prompt alone."""
     quantiles: tuple[float, ...] = (0.0, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.05)
     """Shares of harmful validation prompts that the gate may take for benign."""
     screen_prompts: int = 400

@@ -58,7 +58,7 @@ class Keyword:
 
     It cannot tell a good answer from a bad one, takes invented words for an answer, and reads the first
     20,000 characters. Of 2,250 answers of five models with labels by people (XSTest), it agrees on 93 % on
-    refusal (full or partial) against not.
+    refusal (full or partial) against not; its phrases were written while looking at half of these answers.
     """
 
     window: int = 300

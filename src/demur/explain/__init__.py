@@ -1,0 +1,1 @@
+"""Explanations: where the boundary lies, what crosses it."""

@@ -1,0 +1,118 @@
+"""The smaller jobs: fit one method, explain one model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from demur.assemble import measurement
+from demur.errors import ConfigError
+from demur.explain.boundary import Observed, explain
+from demur.files import lock, read_rows, write_json, write_rows
+from demur.fitting import examples, refusal_labels
+from demur.generators.local import Local
+from demur.lm import LM
+from demur.measure import Progress, measure
+from demur.methods._contrast import Contrast, check_layers
+from demur.readout import find_openers
+from demur.records import LoadedRun
+from demur.settings import PartSpec, build
+from demur.types import Example, FitData, Sampling
+
+
+def fit_method(
+    method: PartSpec,
+    *,
+    model: str,
+    data: Path | None,
+    fit: Sequence[str],
+    dev: Sequence[str],
+    judges: Sequence[str],
+    out: Path,
+    progress: Progress,
+) -> tuple[Path, dict[str, Any]]:
+    """Fit one method and save what it gives.
+
+    Args:
+        method: the method's name and settings.
+        model: what to load.
+        data: a JSONL file of `Example` rows; without it the model answers `fit` and `dev`, and is judged.
+        fit: benchmarks of the fit split.
+        dev: benchmarks of the dev split.
+        judges: judges of the answers; none means the cards' own.
+        out: folder; answers go to `fit/` and `dev/` in it, the result to `intervention/`.
+        progress: told of every stage.
+
+    Returns:
+        the folder of the intervention and its description.
+
+    Raises:
+        ConfigError: for unknown names or settings, or a layer out of range.
+        DataError: when a group of prompts that the method needs is missing.
+    """
+    made = build("methods", method)
+    lm = _load(model)
+    if hasattr(made, "layer"):
+        check_layers(lm, (made.layer,))
+    rows: list[Example] = []
+    with lock(out):
+        if data is not None:
+            rows = read_rows(data, Example)
+        else:
+            rows += examples(_answered(model, fit, judges, out / "fit", progress), "fit")
+            rows += examples(_answered(model, dev, judges, out / "dev", progress), "dev")
+        fitted = made.fit(lm, FitData(examples=tuple(rows), out=out))
+        fitted.save(out / "intervention")
+    return out / "intervention", fitted.describe()
+
+
+def explain_model(
+    *,
+    model: str,
+    benchmarks: Sequence[str],
+    fit: Sequence[str],
+    judges: Sequence[str],
+    layer: int | None,
+    out: Path,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Explain the refusal boundary of one model; writes `before/`, `fit/`, explain.json and coordinates.jsonl.
+
+    Raises:
+        ConfigError: for a layer out of range, or prompts that are both fitted on and explained.
+    """
+    lm = _load(model)
+    if layer is not None:
+        check_layers(lm, (layer,))
+    with lock(out):
+        seen = _answered(model, benchmarks, judges, out / "before", progress)
+        fitted = _answered(model, fit, judges, out / "fit", progress)
+        shared = {p.text for p in seen.prompts} & {p.text for p in fitted.prompts}
+        if shared:
+            raise ConfigError(
+                f"{len(shared)} prompts stand both in what is explained and in --fit; directions must come from "
+                "other prompts than those they explain. Choose another --fit."
+            )
+        labels = refusal_labels(seen)
+        record, rows = explain(
+            lm,
+            Contrast.of(lm, FitData(examples=tuple(examples(fitted, "fit")))),
+            Observed(prompts=seen.prompts, labels=[labels[p.id] for p in seen.prompts]),
+            find_openers(lm, fitted.responses, fitted.verdicts),
+            layer=layer,
+            tell=progress,
+        )
+        write_rows(out / "coordinates.jsonl", rows)
+        write_json(out / "explain.json", record)
+    return record
+
+
+def _load(model: str) -> LM:
+    """Load through the `local` generator, so that measuring and fitting share one copy of the model."""
+    return Local(model=model).lm()
+
+
+def _answered(model: str, benchmarks: Sequence[str], judges: Sequence[str], out: Path, tell: Progress) -> LoadedRun:
+    what = measurement(model=model, benchmarks=benchmarks, judges=judges, sampling=Sampling())
+    return measure(what, out, progress=lambda s, d, t: tell(f"{out.name}: {s}", d, t))

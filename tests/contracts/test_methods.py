@@ -1,0 +1,76 @@
+"""Every method: fits a two-layer random model in seconds, and gives an intervention that saves, loads, describes."""
+
+import pytest
+import torch
+
+from demur import registry
+from demur.errors import ConfigError, DataError
+from demur.interventions import load
+from demur.methods._contrast import GROUPS, Contrast
+from demur.settings import PartSpec, build
+from demur.types import Example, FitData, Prompt
+from tests.models import families
+
+pytestmark = pytest.mark.torch
+
+
+def data(each: int = 12) -> FitData:
+    rows = []
+    for name, (kind, label) in GROUPS.items():
+        for split in ("fit", "dev"):
+            for i in range(each):
+                expected = "refuse" if kind == "harmful" else "comply"
+                text = f"{name} question {i} of the {split} split"
+                prompt = Prompt(id=f"{name}/{split}/{i}", text=text, expected=expected, kind=kind, source="t")
+                rows.append(Example(prompt=prompt, split=split, label=label))
+    return FitData(examples=tuple(rows))
+
+
+@pytest.mark.parametrize("name", registry.names("methods"))
+def test_fit_saves_loads_and_describes_itself_equally(name, tmp_path):
+    lm = families.lm("llama")
+    fitted = build("methods", PartSpec(name, {"layer": 1})).fit(lm, data())
+    fitted.save(tmp_path / "it")
+    again = load(tmp_path / "it")
+    assert again.describe() == fitted.describe()
+    assert again.fingerprint() == fitted.fingerprint()
+    assert again.plan(lm).fingerprint == fitted.plan(lm).fingerprint
+
+
+@pytest.mark.parametrize("name", registry.names("methods"))
+def test_fit_says_which_prompts_are_missing(name):
+    few = FitData(examples=tuple(e for e in data().examples if e.prompt.kind != "plain"))
+    with pytest.raises(DataError, match="plain/fit/compliance"):
+        build("methods", PartSpec(name, {"layer": 1})).fit(families.lm("llama"), few)
+
+
+@pytest.mark.parametrize("name", registry.names("methods"))
+def test_layer_out_of_range_is_refused(name):
+    with pytest.raises(ConfigError, match="layers 0 to 1"):
+        build("methods", PartSpec(name, {"layer": 7})).fit(families.lm("llama"), data())
+
+
+def test_direction_is_the_difference_of_the_groups_means():
+    lm = families.lm("llama")
+    contrast = Contrast.of(lm, data())
+    harmful, plain = contrast.group("refused_harmful"), contrast.group("answered_plain")
+    wanted = harmful.double().mean(0) - plain.double().mean(0)
+    torch.testing.assert_close(contrast.direction("harmful").vectors.double(), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_gate_opens_for_about_its_share_of_unseen_harmful_prompts():
+    contrast = Contrast.of(families.lm("llama"), data(each=200))
+    states = contrast.at(1, "refused_harmful", split="dev")
+    for quantile in (0.0, 0.1, 0.3):
+        share = contrast.gate(1, quantile).opens(states).float().mean()
+        assert share == pytest.approx(quantile, abs=0.011)
+
+
+def test_gate_tells_a_planted_difference_apart():
+    contrast = Contrast.of(families.lm("llama"), data(each=60))
+    for (group, _), states in contrast.states.items():
+        if group == "refused_borderline":
+            states[:, 1, 3] += 5.0
+    gate = contrast.gate(1, 0.0)
+    opened = gate.opens(contrast.at(1, "refused_borderline", split="dev")).float().mean()
+    assert opened > 0.95
