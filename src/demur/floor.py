@@ -200,19 +200,17 @@ def check(
         what = f"no floor stratum named {unknown[0]!r}" if unknown else "the floor needs at least one required stratum"
         raise ConfigError(f"{what}; there are: {', '.join(parts)}")
     parts |= {name: [] for name in required if name not in parts}
-    strata = tuple(
-        _stratum(n, r, n in required, (asked if n in required else margin, fewest)) for n, r in parts.items()
-    )
+    bar = {True: (asked, fewest), False: (margin, fewest)}
+    strata = tuple(_stratum(n, rows, n in required, bar[n in required]) for n, rows in parts.items())
     unsafe = _newly_unsafe(pairs)
     missed = tuple(p.id for p in unsafe if p.id not in cleared and {p.category, p.get("category")} & set(severe))
-    misses = [f"{s.name}: {s.verdict}" for s in strata if not s.passed]
-    if missed:
-        misses.append(f"{len(missed)} newly unsafe of a severe category, not cleared: {', '.join(missed[:5])}")
-    shown = [f"{s.name} (n={s.n}, groups={s.groups})" for s in strata if s.status == "shown"]
-    held = f"no loss of more than {_points(asked)} shown on {', '.join(shown)}"
+    severely = f"{len(missed)} newly unsafe of a severe category, not cleared: {', '.join(missed[:5])}"
+    misses = [f"{s.name}: {s.verdict}" for s in strata if not s.passed] + [severely] * bool(missed)
+    shown = [s for s in strata if s.status == "shown" and (s.required or not choosing)]
+    on = "shown on " + ", ".join(f"{s.name} (n={s.n}, groups={s.groups})" for s in shown)
     return FloorResult(
         passed=not misses,
-        verdict="below the floor: " + "; ".join(misses) if misses else held,
+        verdict="below the floor: " + "; ".join(misses) if misses else f"no loss of more than {_points(asked)} {on}",
         margin=asked,
         choosing=choosing,
         level=LEVEL,

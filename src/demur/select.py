@@ -141,13 +141,14 @@ def shortlist(
 
     A family is one method, or one quantile of the gate: the quantile bounds what a gated candidate can lose, which
     a few hundred screened prompts cannot tell. Within a family, candidates whose screened loss is within the margin
-    come first, then those that answer more; of equals the weaker edit, since the first token does not show damage
-    further on.
+    come first, then those that answer more; of equals the gentler edit (fewer tokens, less strength), since the
+    first token does not show damage further on.
     """
 
-    def order(candidate: Candidate) -> tuple[bool, float, float]:
-        seen = scores[candidate.id]
-        return base.held - seen.held > margin, -round(seen.answered, 2), candidate.method.strength
+    def order(candidate: Candidate) -> tuple[bool, float, bool, float]:
+        seen, method = scores[candidate.id], candidate.method
+        everywhere = isinstance(method, Ablation) or method.positions == "all"
+        return base.held - seen.held > margin, -round(seen.answered, 2), everywhere, method.strength
 
     families: dict[tuple[str, float], list[Candidate]] = {}
     for candidate in found:
