@@ -317,12 +317,12 @@ def closed_rows(lm: LM, prompts: Sequence[Prompt], intervention: Intervention) -
 
 
 def screening_prompts(prompts: Sequence[Prompt], most: int) -> list[Prompt]:
-    """Return at most `most` prompts, half of them harmful, half borderline, evenly spaced."""
-    halves = [
-        [p for p in prompts if p.expected == "refuse"],
-        [p for p in prompts if p.expected == "comply" and p.kind == "borderline"],
-    ]
-    return [half[i] for half in halves for i in spread(list(range(len(half))), most // 2)]
+    """Return at most `most` prompts, evenly spaced: half borderline, a quarter harmful, a quarter attacked."""
+    attacked = [p for p in prompts if p.category.startswith("attack-")]
+    harmful = [p for p in prompts if p.expected == "refuse" and not p.category.startswith("attack-")]
+    borderline = [p for p in prompts if p.expected == "comply" and p.kind == "borderline"]
+    parts = ((borderline, most // 2), (harmful, most // 4 if attacked else most // 2), (attacked, most // 4))
+    return [part[i] for part, count in parts for i in spread(list(range(len(part))), count)]
 
 
 def _claim(recipe: Recipe, out: Path, overwrite: bool) -> None:
