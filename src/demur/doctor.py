@@ -10,14 +10,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-EXTRAS = {
-    "local": ("torch", "transformers", "safetensors", "sklearn", "accelerate"),
-    "train": ("peft", "trl", "datasets"),
-    "serve": ("fastapi", "uvicorn"),
-    "eval": ("lm_eval", "inspect_ai"),
-    "vllm": ("vllm",),
-    "ray": ("ray",),
-}
+from demur import registry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,12 +36,12 @@ def _python() -> Check:
 
 def _extras() -> list[Check]:
     checks = []
-    for extra, modules in EXTRAS.items():
-        missing = [m for m in modules if importlib.util.find_spec(m) is None]
+    for extra, modules in registry.EXTRAS.items():
+        missing = registry.missing(extra)
         found = f"{len(modules) - len(missing)} of {len(modules)} packages" + (
             f"; missing {', '.join(missing)}" if missing else ""
         )
-        todo = f"pip install 'demur[{extra}]'" if missing else ""
+        todo = registry.install_hint(extra) if missing else ""
         checks.append(Check(name=f"extra {extra}", ok=not missing, found=found, todo=todo, needed=extra == "local"))
     return checks
 

@@ -34,7 +34,7 @@ WORDS = {
 """What one member of each folder is called in messages."""
 
 EXTRAS: dict[str, tuple[str, ...]] = {
-    "local": ("torch", "transformers", "safetensors"),
+    "local": ("torch", "transformers", "safetensors", "sklearn"),
     "train": ("torch", "transformers", "datasets", "peft", "trl"),
     "serve": ("torch", "transformers", "fastapi", "uvicorn"),
     "eval": ("torch", "transformers", "inspect_ai", "lm_eval"),

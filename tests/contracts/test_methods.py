@@ -26,9 +26,10 @@ def data(each: int = 12) -> FitData:
     return FitData(examples=tuple(rows))
 
 
+@pytest.mark.parametrize("family", families.FAMILIES)
 @pytest.mark.parametrize("name", registry.names("methods"))
-def test_fit_saves_loads_and_describes_itself_equally(name, tmp_path):
-    lm = families.lm("llama")
+def test_fit_saves_loads_and_describes_itself_equally(name, family, tmp_path):
+    lm = families.lm(family)
     fitted = build("methods", PartSpec(name, {"layer": 1})).fit(lm, data())
     fitted.save(tmp_path / "it")
     again = load(tmp_path / "it")

@@ -80,6 +80,9 @@ def test_import_demur_imports_no_torch():
         (("list", "judgs"), "did you mean 'judges'"),
         (("fit", "steerng"), "did you mean 'steering'"),
         (("measure", "--model", "no/such-folder/here"), "no/such-folder/here"),
+        (("fit", "steering:layer=9", "--out", "f"), "layers 0 to 3"),
+        (("explain", "boundary", "--layer", "9", "--out", "e"), "layers 0 to 3"),
+        (("organism", "check", "--split", "tset"), "did you mean 'test'"),
     ],
 )
 def test_bad_input_is_one_clear_line_and_exit_2(words, says, tmp_path):

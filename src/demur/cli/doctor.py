@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
         if as_json:
             emit_json([{"check": c.name, "ok": c.ok, "found": c.found, "do": c.todo} for c in found])
         else:
-            rows = [[("ok" if c.ok else "missing"), c.name, c.found, c.todo] for c in found]
+            rows = [[("ok" if c.ok else "missing" if c.needed else "optional"), c.name, c.found, c.todo] for c in found]
             table("doctor", ("", "check", "found", "to do"), rows)
         if not all(c.ok for c in found if c.needed):
             raise typer.Exit(1)

@@ -17,18 +17,26 @@ def register(app: typer.Typer) -> None:
         method: str = typer.Argument(..., help="A part, as in `gated_steering:layer=2,strength=1.0`."),
         model: str = typer.Option("organism", help="organism, organism:base, a local folder, or a hub id."),
         data: Path | None = typer.Option(None, help="JSONL of examples; else the model answers --fit and --dev."),
-        fit_on: list[str] = typer.Option(["world:split=train"], "--fit", help="Benchmarks to fit on; repeatable."),
-        dev: list[str] = typer.Option(["world:split=validation"], help="Benchmarks to calibrate on; repeatable."),
+        fit_on: list[str] = typer.Option(
+            ["world:split=train", "world:split=train,attack=all"], "--fit", help="Benchmarks to fit on; repeatable."
+        ),
+        dev: list[str] = typer.Option(
+            ["world:split=validation", "world:split=validation,attack=all"],
+            help="Benchmarks to calibrate on; repeatable.",
+        ),
         judge: list[str] = typer.Option([], help="Judges of the answers [default: the cards']."),
         out: Path = typer.Option(Path("runs/fit"), help="Folder for the answers and the intervention."),
         as_json: bool = typer.Option(False, "--json", help="Print JSON."),
     ) -> None:
+        from demur.settings import check, parse_part
+
+        part = parse_part(method)
+        check("methods", part)
         from demur.jobs import fit_method
-        from demur.settings import parse_part
 
         with progress(quiet=as_json) as tell:
             folder, described = fit_method(
-                parse_part(method), model=model, data=data, fit=fit_on, dev=dev, judges=judge, out=out, progress=tell
+                part, model=model, data=data, fit=fit_on, dev=dev, judges=judge, out=out, progress=tell
             )
         if as_json:
             emit_json({"intervention": str(folder), "description": described})

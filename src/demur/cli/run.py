@@ -25,10 +25,11 @@ def register(app: typer.Typer) -> None:
         overwrite: bool = typer.Option(False, help="Start anew where the folder holds another recipe."),
         as_json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
     ) -> None:
-        from demur.grid import run_recipe
         from demur.recipes import load_recipe
 
         loaded = load_recipe(recipe, set_)
+        from demur.grid import run_recipe
+
         folder = out or Path("runs") / loaded.name
         with progress(quiet=as_json) as tell:
             outcomes = run_recipe(loaded, folder, overwrite=overwrite, progress=tell)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import typer
@@ -32,7 +33,7 @@ def register(app: typer.Typer) -> None:
                 {
                     "kind": kind,
                     "name": name,
-                    "documentation": (cls.__doc__ or "").strip(),
+                    "documentation": inspect.cleandoc(cls.__doc__ or ""),
                     "settings": [
                         {"name": f.name, "type": f.type, "default": str(f.default), "meaning": f.doc}
                         for f in registry.fields(kind, name)
@@ -44,8 +45,8 @@ def register(app: typer.Typer) -> None:
             emit_json(shown)
             return
         for part in shown:
-            heading = f"[bold]{part['name']}[/bold] ({part['kind']})"
-            console().print(f"{heading}\n\n{part['documentation']}\n", highlight=False)
+            console().print(f"{part['name']} ({part['kind']})", style="bold", highlight=False)
+            console().print(f"\n{part['documentation']}\n", highlight=False, markup=False)
             rows = [[s["name"], s["type"], s["default"], s["meaning"]] for s in part["settings"]]
             if rows:
                 table("settings", ("name", "type", "default", "meaning"), rows)
