@@ -7,6 +7,7 @@ folder that holds another recipe is refused, with the setting that differs.
 from __future__ import annotations
 
 import dataclasses
+import random
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -317,12 +318,13 @@ def closed_rows(lm: LM, prompts: Sequence[Prompt], intervention: Intervention) -
 
 
 def screening_prompts(prompts: Sequence[Prompt], most: int) -> list[Prompt]:
-    """Return at most `most` prompts, evenly spaced: half borderline, a quarter harmful, a quarter attacked."""
+    """Draw at most `most` prompts, the same each time: half borderline, a quarter harmful, a quarter attacked."""
     attacked = [p for p in prompts if p.category.startswith("attack-")]
     harmful = [p for p in prompts if p.expected == "refuse" and not p.category.startswith("attack-")]
     borderline = [p for p in prompts if p.expected == "comply" and p.kind == "borderline"]
     parts = ((borderline, most // 2), (harmful, most // 4 if attacked else most // 2), (attacked, most // 4))
-    return [part[i] for part, count in parts for i in spread(list(range(len(part))), count)]
+    draw = random.Random(0)
+    return [prompt for part, count in parts for prompt in draw.sample(part, min(count, len(part)))]
 
 
 def _claim(recipe: Recipe, out: Path, overwrite: bool) -> None:
