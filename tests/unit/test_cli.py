@@ -79,9 +79,9 @@ def test_import_demur_imports_no_torch():
         (("show", "xtest"), "did you mean 'xstest'"),
         (("list", "judgs"), "did you mean 'judges'"),
         (("fit", "steerng"), "did you mean 'steering'"),
-        (("measure", "--model", "no/such-folder/here"), "no/such-folder/here"),
-        (("fit", "steering:layer=9", "--out", "f"), "layers 0 to 3"),
-        (("explain", "boundary", "--layer", "9", "--out", "e"), "layers 0 to 3"),
+        pytest.param(("measure", "--model", "no/such-folder/here"), "no/such-folder/here", marks=pytest.mark.torch),
+        pytest.param(("fit", "steering:layer=9", "--out", "f"), "layers 0 to 3", marks=pytest.mark.torch),
+        pytest.param(("explain", "boundary", "--layer", "9", "--out", "e"), "layers 0 to 3", marks=pytest.mark.torch),
         (("organism", "check", "--split", "tset"), "did you mean 'test'"),
     ],
 )

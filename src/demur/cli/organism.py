@@ -49,12 +49,13 @@ def register(app: typer.Typer) -> None:
 
 def _gates(path: Path, split: str, *, as_json: bool) -> None:
     from demur.errors import NotFound
-    from demur.organism.gates import check
     from demur.types import to_json
     from demur.world import SPLITS
 
     if split not in SPLITS:
         raise NotFound("split", split, SPLITS)
+    from demur.organism.gates import check
+
     report = check(path, cast("Split", split))
     if as_json:
         emit_json(to_json(report))
