@@ -128,6 +128,7 @@ class Slots(Cache):
 
     def move(self, sources: Sequence[int], targets: Sequence[int], columns: int) -> None:
         """Copy the first `columns` columns of slots over as many others, none of which is a source, in every layer."""
-        pairs = [torch.tensor(slots, device=self.start.device) for slots in (sources, targets)]
+        device = self.start.device
+        here, there = torch.tensor(sources, device=device), torch.tensor(targets, device=device)
         for layer in self.kept:
-            layer.move(*pairs, columns)
+            layer.move(here, there, columns)
