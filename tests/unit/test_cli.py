@@ -15,6 +15,9 @@ from demur import cli, report
 from demur.cli import VERBS
 
 
+FAKE = ("measure", "--generator", "fake")
+
+
 def demur(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run the command line in this process, as the console script does."""
     out, errors, code = io.StringIO(), io.StringIO(), 0
