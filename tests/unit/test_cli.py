@@ -14,7 +14,6 @@ import pytest
 from demur import cli, report
 from demur.cli import VERBS
 
-
 FAKE = ("measure", "--generator", "fake")
 
 

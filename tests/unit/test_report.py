@@ -301,7 +301,7 @@ def test_tables_have_heads_and_figures_have_words(page: str) -> None:
     assert heads
     assert set(heads) <= {"col", "row"}
     pictures = [a for t, a in found.tags if t == "svg"]
-    assert len(pictures) == 9
+    assert len(pictures) == 11
     assert all(a.get("role") == "img" and len(str(a.get("aria-label"))) > 40 for a in pictures)
     assert len([t for t, _ in found.tags if t == "figcaption"]) == len(pictures)
     assert len([t for t, _ in found.tags if t == "table"]) == len([t for t, _ in found.tags if t == "caption"])
