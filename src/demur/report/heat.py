@@ -105,8 +105,7 @@ def _draw(axes: Axes, heat: Heat, shown: Sequence[str], *, compared: bool) -> No
     axes.pcolormesh(values, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=1.5)
     for (i, j), value in np.ndenumerate(values):
         if not np.isnan(value):
-            was, now = heat.cells[shown[i], heat.languages[j]]
-            moved = f"\n{text.signed(now.value - was.value)}" if compared and None not in (was.value, now.value) else ""  # type: ignore[operator]
+            moved = _moved(*heat.cells[shown[i], heat.languages[j]]) if compared else ""
             colour = "white" if value > 0.6 else INK
             axes.text(j + 0.5, i + 0.5, f"{100 * value:.0f}{moved}", ha="center", va="center", fontsize=8, color=colour)
     axes.set_yticks([i + 0.5 for i in range(len(shown))], [text.short(c or "(none)") for c in shown])
@@ -116,6 +115,13 @@ def _draw(axes: Axes, heat: Heat, shown: Sequence[str], *, compared: bool) -> No
     axes.grid(visible=False)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
+
+
+def _moved(was: Cell, now: Cell) -> str:
+    """Return the change in points on a line of its own; "" for none."""
+    if was.value is None or now.value is None or text.signed(now.value - was.value) == "0":
+        return ""
+    return f"\n{text.signed(now.value - was.value)}"
 
 
 def _words(heat: Heat, shown: Sequence[str]) -> str:
