@@ -8,7 +8,7 @@ import pytest
 
 from demur import metrics, report
 from demur.records import RunFolder, write_json
-from demur.report import heat, tables
+from demur.report import heat, price_figure, tables
 from demur.report.build import build
 from demur.types import LABELS, ModelRef, Part, Prompt, Response, RunSpec, Sampling, Verdict
 
@@ -90,6 +90,7 @@ def test_one_language_has_no_heat_map(tmp_path: Path) -> None:
     assert heat.heats({}, None) == ()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_judges_are_compared_on_what_both_labelled(tmp_path: Path) -> None:
     write_run(tmp_path)
     data = build(tmp_path)
@@ -116,4 +117,6 @@ def test_price_is_shown_by_position_where_it_was_measured(tmp_path: Path) -> Non
     made = tables.by_position(build(tmp_path))
     assert made is not None
     assert made.rows[1] == ("2", "0.25\u00a0nats [0.2,\u00a00.3]", "39")
-    assert "price-by-position" in report.write(tmp_path)[0].read_text(encoding="utf-8")
+    picture = price_figure.by_position(build(tmp_path))
+    assert picture is not None
+    assert "3: 0.167" in picture.svg
