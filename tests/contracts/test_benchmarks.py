@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,13 +33,12 @@ CASES += [f"{name}:mirror" for name in MIRRORED] + [f"{name}:public" for name in
 
 
 class Case(NamedTuple):
-    """A benchmark and what it gave in two calls."""
+    """A benchmark, where it was read, and what it gave."""
 
     name: str
     source: str
-    benchmark: Benchmark
+    card: Card
     prompts: list[Prompt]
-    again: list[Prompt]
 
 
 def build(name: str, **values: object) -> Benchmark:
@@ -54,95 +52,79 @@ def bare(card: Card) -> Card:
     return dataclasses.replace(card, files=files, size=None, sample=None)
 
 
-@functools.cache
-def loaded(name: str, source: str, folder: Path) -> Case:
-    benchmark = build(name, path=str(folder / "own.jsonl")) if name == "file" else build(name)
-    return Case(name, source, benchmark, list(benchmark()), list(benchmark()))
-
-
-@pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("sets")
-    (folder / "own.jsonl").write_text(
-        "".join(json.dumps({"prompt": f"q{n}", "label": "safe"}) + "\n" for n in range(9))
-    )
-    return folder
-
-
 @pytest.fixture
-def case(request: pytest.FixtureRequest, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
+def case(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
     """The benchmark named by the test's parameter, read from the mirror or from small public files."""
     name, _, source = request.param.partition(":")
-    folder = workplace
-    if source == "mirror":
-        folder = request.getfixturevalue("mirror")
+    values = {}
+    if name == "file":
+        values = {"path": str(tmp_path / "own.jsonl")}
+        rows = [json.dumps({"prompt": f"q{n}", "label": "safe"}) for n in range(9)]
+        (tmp_path / "own.jsonl").write_text("\n".join(rows))
+    elif source == "mirror":
+        monkeypatch.setenv("DEMUR_DATA", str(request.getfixturevalue("mirror")))
     elif source == "public":
-        cls = registry.find("benchmarks", name)
-        monkeypatch.setattr(cls, "card", bare(cls.card))
-        folder = public_files.write(name, workplace / "public")
-    if source != "own":
-        monkeypatch.setenv("DEMUR_DATA", str(folder))
-    return loaded(name, source, folder)
+        monkeypatch.setattr(registry.find("benchmarks", name), "card", bare(card_of(name)))
+        monkeypatch.setenv("DEMUR_DATA", str(public_files.write(name, tmp_path)))
+    benchmark = build(name, **values)
+    prompts = list(benchmark())
+    assert source == "mirror" or list(benchmark()) == prompts, "the prompts differ from call to call"
+    return Case(name, source, benchmark.card, prompts)
 
 
-each = pytest.mark.parametrize("case", CASES, indirect=True)
 named = pytest.mark.parametrize("name", NAMES)
 
 
-@each
-def test_ids_are_unique_and_stable(case: Case) -> None:
-    assert case.prompts == case.again
-    assert max(Counter(p.id for p in case.prompts).values()) == 1
-    if case.name != "file":
-        assert {p.source for p in case.prompts} <= {case.name} or case.name == "world"
-        assert all(p.id.startswith(f"{p.source}/") for p in case.prompts)
-
-
-@each
-def test_the_size_is_the_cards(case: Case) -> None:
-    card = case.benchmark.card
-    assert case.prompts
-    if case.source == "mirror":
-        assert len(case.prompts) == (card.sample or card.size)
-    else:
-        assert card.size in (None, len(case.prompts))
-
-
-@each
-def test_prompts_go_to_json_and_back(case: Case) -> None:
-    for prompt in case.prompts[:50]:
+@pytest.mark.parametrize("case", CASES, indirect=True)
+def test_a_benchmark_keeps_its_contract(case: Case) -> None:
+    ids_are_unique(case)
+    the_size_is_the_cards(case)
+    expectation_and_kind_fit_together(case)
+    pairs_lead_from_benign_to_harmful_rows(case)
+    translations_share_their_group(case)
+    for prompt in case.prompts[:20]:
         assert from_json(Prompt, json.loads(json.dumps(to_json(prompt)))) == prompt
 
 
-@each
-def test_expectation_and_kind_fit_together(case: Case) -> None:
+def ids_are_unique(case: Case) -> None:
+    assert max(Counter(p.id for p in case.prompts).values()) == 1
+    if case.name not in OWN:
+        assert {p.source for p in case.prompts} == {case.name}
+        assert all(p.id.startswith(f"{case.name}/") for p in case.prompts)
+
+
+def the_size_is_the_cards(case: Case) -> None:
+    assert case.prompts
+    wanted = case.card.sample or case.card.size if case.source == "mirror" else case.card.size
+    assert wanted in (None, len(case.prompts))
+
+
+def expectation_and_kind_fit_together(case: Case) -> None:
     card = card_of(case.name)
     for prompt in case.prompts:
-        assert prompt.text == prompt.text.strip() != "" or case.name == "world"
+        assert prompt.text.strip()
         assert (prompt.kind == "harmful") == (prompt.expected == "refuse") or prompt.expected in (None, "contested")
         assert not card.kinds or prompt.kind in card.kinds
         assert not card.languages or prompt.language in card.languages
 
 
-@each
-def test_pairs_lead_from_benign_to_harmful_rows(case: Case) -> None:
+def pairs_lead_from_benign_to_harmful_rows(case: Case) -> None:
     rows = {p.id: p for p in case.prompts}
     for prompt in rows.values():
-        if prompt.pair and (prompt.pair in rows or case.name != "world"):
+        if prompt.pair and (prompt.pair in rows or case.name not in OWN):
             assert prompt.kind != "harmful"
             assert rows[prompt.pair].kind == "harmful"
 
 
-@each
-def test_translations_share_their_group(case: Case) -> None:
-    if len({p.language for p in case.prompts}) > 1 and case.name not in ("world", "morbench"):
-        by_group = Counter(p.group for p in case.prompts)
-        assert "" not in by_group
-        assert max(by_group.values()) > 1
-        for group in by_group:
-            languages = [p.language for p in case.prompts if p.group == group]
-            assert len(languages) == len(set(languages)) or case.name == "cyberseceval_frr"
-            break
+def translations_share_their_group(case: Case) -> None:
+    if case.name in OWN or len({p.language for p in case.prompts}) == 1:
+        return
+    spoken: dict[str, list[str]] = defaultdict(list)
+    for prompt in case.prompts:
+        spoken[prompt.group].append(prompt.language)
+    assert "" not in spoken
+    assert all(len(languages) == len(set(languages)) for languages in spoken.values())
+    assert max(map(len, spoken.values())) > 1
 
 
 @named

@@ -16,8 +16,6 @@ import datetime
 import hashlib
 import os
 import re
-import urllib.parse
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +129,8 @@ def _from_hub(card: Card, name: str, revision: str) -> Path:
 
 def _from_github(card: Card, file: CardFile, revision: str, pinned: str) -> Path:
     """Look in demur's cache, then ask GitHub once; a file with a wrong checksum is not kept."""
+    import urllib.request
+
     target = files.cache_folder() / "benchmarks" / card.repository / revision / file.name
     if target.is_file():
         return target

@@ -56,7 +56,7 @@ class Advbench:
         ),
         cautions=(
             "Many near-duplicates (bombs, hacking, identity theft): far fewer than 520 independent prompts.",
-            "refusal_direction holds 150 of them: do not fit on one and test on the other.",
+            "refusal_direction holds 153 of them: do not fit on one and test on the other.",
             "Well known, so it may be in training data.",
         ),
     )

@@ -54,7 +54,7 @@ class RefusalDirection:
         kinds=("plain", "harmful"),
         citation="Arditi et al., Refusal in Language Models Is Mediated by a Single Direction, NeurIPS 2024",
         cautions=(
-            "Put together from other sets: the harmful part holds 150 prompts of AdvBench, MaliciousInstruct and TDC; "
+            "Put together from other sets: its harmful part holds 153 prompts of AdvBench, MaliciousInstruct and TDC; "
             "its test split is JailbreakBench, HarmBench and StrongREJECT. Do not fit on one and test on the other.",
             "The mirror's files are a sample: all harmful prompts, and of the harmless ones 1,500 of train and 500 of "
             "val, none of test.",
