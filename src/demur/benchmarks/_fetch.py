@@ -129,6 +129,7 @@ def _from_hub(card: Card, name: str, revision: str) -> Path:
 
 def _from_github(card: Card, file: CardFile, revision: str, pinned: str) -> Path:
     """Look in demur's cache, then ask GitHub once; a file with a wrong checksum is not kept."""
+    import http.client
     import urllib.request
 
     target = files.cache_folder() / "benchmarks" / card.repository / revision / file.name
@@ -140,7 +141,7 @@ def _from_github(card: Card, file: CardFile, revision: str, pinned: str) -> Path
     try:
         with urllib.request.urlopen(f"https://raw.githubusercontent.com/{path}", timeout=PATIENCE) as reply:
             data: bytes = reply.read()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise Gone(_line(error)) from error
     found = hashlib.sha256(data).hexdigest()
     if file.sha256 and found != file.sha256:

@@ -34,7 +34,7 @@ class KOverRefusal:
         title="K-OverRefusal (idioms)",
         home="https://github.com/Marker-Inc-Korea/K-OverRefusal",
         repository="Marker-Inc-Korea/K-OverRefusal",
-        revision="df6cca582c37740378759895242d0586f6159874",
+        revision="29a80896673145ce37bca4841a59f390efcfecca",
         files=(
             CardFile(name="dataset/test/final_dataset.jsonl"),
             CardFile(

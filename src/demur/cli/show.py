@@ -56,7 +56,8 @@ def register(app: typer.Typer) -> None:
 
 def _text(value: object) -> str:
     if isinstance(value, list):
-        return "; ".join(map(_one, value))
+        more = f"; and {len(value) - 20} more, see --json" if len(value) > 20 else ""
+        return "; ".join(map(_one, value[:20])) + more
     return str(value)
 
 
