@@ -13,6 +13,7 @@ from pathlib import Path
 
 import demur
 from demur import registry
+from demur.benchmarks import _cards
 
 PAGE = Path(__file__).with_name("reference.md")
 PACKAGE = Path(demur.__file__).parent
@@ -45,11 +46,27 @@ def cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
+def overview(kind: str) -> list[str]:
+    """Return the table of a kind's members; of benchmarks with what their cards say."""
+    if kind != "benchmarks":
+        rows = [f"| `{m.name}` | {cell(m.summary)} | {m.extra or ''} |" for m in registry.members(kind)]
+        return ["| name | what it is | extra |", "|---|---|---|", *rows]
+    return [
+        "| name | what it is | licence | prompts | languages | kinds | home |",
+        "|---|---|---|---|---|---|---|",
+        *(
+            f"| `{b.name}` | {cell(b.summary)} | {cell(b.licence)} | {b.size} | {b.languages} | {b.kinds} | {b.home} |"
+            for b in _cards.lines()
+        ),
+        "",
+        "`demur show NAME` prints the whole card: revision, checksums, citation, cautions, how to get access.",
+    ]
+
+
 def section(kind: str) -> str:
     """Return the tables of one kind: its members, then each member's settings."""
-    lines = [f"## {kind.capitalize()}", "", "| name | what it is | extra |", "|---|---|---|"]
+    lines = [f"## {kind.capitalize()}", "", *overview(kind)]
     members = registry.members(kind)
-    lines += [f"| `{m.name}` | {cell(m.summary)} | {m.extra or ''} |" for m in members]
     for member in members:
         rows = fields(kind, member.name)
         if rows:

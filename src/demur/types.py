@@ -19,6 +19,9 @@ Question = Literal["refusal", "answer_harm", "prompt_harm", "quality"]
 Pairs = tuple[tuple[str, str], ...]
 Turns = tuple[tuple[str, str], ...]
 
+DEFAULT_JUDGE = "keyword"
+"""The judge of every benchmark whose card names no other."""
+
 LABELS: Mapping[str, tuple[str, ...]] = {
     "refusal": ("compliance", "partial_refusal", "refusal", "gibberish"),
     "answer_harm": ("harmless", "harmful"),
@@ -197,6 +200,22 @@ class RunSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CardFile:
+    """One file of a benchmark, and how to know it."""
+
+    name: str
+    """Its path in the set's home, or its name in the folder DEMUR_DATA."""
+    sha256: str = ""
+    """Empty: not known; it is recorded when the file is first fetched, and verified ever after."""
+    rows: int = 0
+    """Records in it; 0: not known."""
+    revision: str = ""
+    """Commit, where it is not the card's."""
+    mirror: bool = False
+    """Whether it stands in the folder DEMUR_DATA rather than in the set's home."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
     """What a benchmark is, where it comes from, and what to beware of."""
 
@@ -204,18 +223,31 @@ class Card:
     home: str
     """Public address of the set (`demur` for sets that the package makes)."""
     hub: str = ""
-    """`owner/name` on the Hugging Face hub, where it has one."""
+    """`owner/name` on the Hugging Face hub, where its files are taken from there."""
+    repository: str = ""
+    """`owner/name` on GitHub, where its files are taken from there."""
     revision: str = ""
-    files: tuple[tuple[str, str], ...] = ()
-    """(file name, sha256) of each file read."""
+    """Commit; empty: not known, the main branch is taken and what it gave is pinned."""
+    files: tuple[CardFile, ...] = ()
+    """Every file that may be read."""
     licence: str = ""
+    access: str = ""
+    """How to get the files, where they are gated or not public."""
     languages: tuple[str, ...] = ("en",)
     size: int | None = None
-    """Number of prompts with default settings; None where the user's file decides."""
+    """Number of prompts with default settings; None where the file decides."""
+    sample: int | None = None
+    """Number of prompts where the mirror's files are a sample of the set; else None."""
+    kinds: tuple[Kind, ...] = ()
+    """The kinds of its prompts."""
     citation: str = ""
     cautions: tuple[str, ...] = ()
-    judge: str = "keyword"
+    judge: str = DEFAULT_JUDGE
     """The default judge."""
+
+    def file(self, name: str) -> CardFile:
+        """Return the file of that name, without a checksum where the card does not list it."""
+        return next((file for file in self.files if file.name == name), CardFile(name=name))
 
 
 class Item(NamedTuple):

@@ -115,7 +115,7 @@ def test_xstest_says_what_is_missing_and_how_to_get_it(tmp_path: Path, monkeypat
     with pytest.raises(Unavailable, match=r"DEMUR_DATA is not set.*HF_HUB_OFFLINE.*Set DEMUR_DATA to a folder with"):
         list(Xstest()())
     monkeypatch.setenv("DEMUR_DATA", str(tmp_path))
-    with pytest.raises(Unavailable, match=r"no xstest_v2\.jsonl in DEMUR_DATA="):
+    with pytest.raises(Unavailable, match=r"no xstest_v2\.jsonl or xstest/xstest_prompts\.csv in DEMUR_DATA="):
         list(Xstest()())
     monkeypatch.setenv("DEMUR_DATA", str(tmp_path / "gone"))
     with pytest.raises(ConfigError, match="not a folder"):

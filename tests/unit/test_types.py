@@ -9,6 +9,7 @@ import pytest
 from demur.errors import ConfigError, DataError
 from demur.types import (
     Card,
+    CardFile,
     Example,
     Metric,
     ModelRef,
@@ -45,7 +46,7 @@ NOUNS = [
         id="x", created="2025-01-01T00:00:00Z", model=ModelRef(id="m", dtype="float32"), sampling=Sampling(),
         benchmarks=(PART, PART), generator=PART, judges=(), versions={"python": "3.11"},
     ),
-    Card(title="t", home="demur", files=(("a.csv", "00"),), languages=("en", "zh"), size=None),
+    Card(title="t", home="demur", files=(CardFile(name="a.csv", sha256="00", rows=3),), languages=("en", "zh")),
 ]  # fmt: skip
 
 

@@ -1,9 +1,10 @@
-"""Find and read the files of prompt sets: local mirror, then the hub's cache, then the hub.
+"""Find and read the files of prompt sets: local mirror, then the caches, then the set's home.
 
 Environment:
-    DEMUR_DATA: a folder with mirror files (`xstest_v2.jsonl`, …), one JSON object per line with
-        `id, prompt, label, category, language, source`. It is looked at first.
-    HF_HUB_OFFLINE: "1" keeps demur from asking the hub.
+    DEMUR_DATA: a folder that is looked at first. It may hold a set's public files, in a folder with the benchmark's
+        name (`or_bench/or-bench-hard-1k.csv`), and mirror files (`xstest_v2.jsonl`, …), one JSON object per line
+        with `id, prompt, label, category, language, source`, which may be samples of their sets.
+    HF_HUB_OFFLINE: "1" keeps demur from asking the hub or GitHub.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from demur.benchmarks import _fetch
 from demur.errors import ConfigError, DataError, Unavailable
-from demur.types import Card
+from demur.types import Card, CardFile
 
-PATIENCE = 5.0
-"""Seconds to wait for the hub to answer before giving up."""
+KINDS = {".jsonl": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".txt": "txt", ".parquet": "parquet"}
+"""What a file is, by its ending."""
 
 
 class Row(NamedTuple):
@@ -47,22 +49,46 @@ def mirror(name: str) -> Path | None:
     return path if path.is_file() else None
 
 
-def find(card: Card, mirror_file: str, hub_file: str) -> Path:
-    """Return the path of a set's file, checked against its card: mirror, hub cache, hub, in this order.
+class Found(NamedTuple):
+    """A file, and what the card says of it."""
+
+    path: Path
+    entry: CardFile
+
+
+def find(card: Card, mirror_file: str, public_file: str, folder: str = "") -> Found:
+    """Return a set's file, checked against its card: DEMUR_DATA, caches, home, in this order.
 
     Args:
-        card: names the hub's set, the pinned revision and the checksums.
-        mirror_file: the file's name in the folder DEMUR_DATA.
-        hub_file: the file's name in the hub's set.
+        card: names the set's home, the pinned revision and the checksums.
+        mirror_file: the file's name in the folder DEMUR_DATA; "" where the mirror has none.
+        public_file: the file's name in the set's home; "" where only the mirror has it.
+        folder: the folder in DEMUR_DATA where a copy of the public file may stand: the benchmark's name.
 
     Raises:
-        Unavailable: when the file is in none of the three places; the message says how to get it.
-        DataError: when its checksum is not the card's.
+        Unavailable: when the file is in none of these places; the message says how to get it.
+        DataError: when its checksum is not the card's, nor the one of its first download.
+        ConfigError: when DEMUR_DATA is set to something that is not a folder.
     """
-    path = mirror(mirror_file) or _from_hub(card, mirror_file, hub_file)
-    name = mirror_file if path.name == mirror_file else hub_file
-    check(path, dict(card.files).get(name, ""))
-    return path
+    copy = f"{folder}/{Path(public_file).name}" if folder and public_file else ""
+    for name, entry in ((copy, card.file(public_file)), (mirror_file, card.file(mirror_file))):
+        path = mirror(name) if name else None
+        if path:
+            check(path, entry.sha256)
+            return Found(path, entry)
+    for other in (".jsonl", ".csv") if copy.endswith(".parquet") else ():
+        if path := mirror(str(Path(copy).with_suffix(other))):
+            return Found(path, CardFile(name=public_file))
+    names = " or ".join(filter(None, (mirror_file, copy)))
+    data = os.environ.get("DEMUR_DATA", "")
+    looked = f"no {names} in DEMUR_DATA={data}" if data else "DEMUR_DATA is not set"
+    instead = f"Set DEMUR_DATA to a folder with {names}"
+    if public_file and (card.hub or card.repository):
+        instead += ", or connect to the network once: the file is then cached"
+    entry = card.file(public_file or mirror_file)
+    path = _fetch.fetch(card, entry, looked, f"{instead}.")
+    check(path, entry.sha256)
+    return Found(path, entry)
 
 
 def check(path: Path, sha256: str) -> None:
@@ -74,42 +100,7 @@ def check(path: Path, sha256: str) -> None:
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if sha256 and found != sha256:
-        raise DataError(
-            f"{path}: the file is not the one its card names (sha256 {found[:16]}…, expected {sha256[:16]}…); "
-            "fetch it anew or remove it"
-        )
-
-
-def _from_hub(card: Card, mirror_file: str, hub_file: str) -> Path:
-    """Look in the hub's cache, then ask the hub once."""
-    import huggingface_hub
-    from huggingface_hub import constants
-
-    where = {"repo_id": card.hub, "filename": hub_file, "revision": card.revision, "repo_type": "dataset"}
-    try:
-        return Path(huggingface_hub.hf_hub_download(**where, local_files_only=True))  # type: ignore[call-overload]
-    except Exception as error:
-        reason = "it is not in the cache and HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else _line(error)
-    if not constants.HF_HUB_OFFLINE:
-        try:
-            # One question without retries comes first: a download without a network retries for half a minute.
-            url = huggingface_hub.hf_hub_url(card.hub, hub_file, repo_type="dataset", revision=card.revision)
-            huggingface_hub.get_hf_file_metadata(url, timeout=PATIENCE)
-            return Path(huggingface_hub.hf_hub_download(**where, etag_timeout=PATIENCE))  # type: ignore[call-overload]
-        except Exception as error:
-            reason = _line(error)
-    folder = os.environ.get("DEMUR_DATA", "")
-    looked = f"no {mirror_file} in DEMUR_DATA={folder}" if folder else "DEMUR_DATA is not set"
-    raise Unavailable(
-        f"{card.title} is not here: {looked}, and {hub_file} of {card.hub} could not be had from the hub ({reason}). "
-        f"Set DEMUR_DATA to a folder with {mirror_file}, or connect to the network once: the file is then cached."
-    )
-
-
-def _line(error: Exception) -> str:
-    """Return one short line that names the error."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:140]}{'…' if len(text) > 140 else ''}"
+        raise DataError(_fetch.mismatch(str(path), found, sha256))
 
 
 def read(path: Path, kind: str) -> Iterator[Row]:
@@ -117,18 +108,52 @@ def read(path: Path, kind: str) -> Iterator[Row]:
 
     Args:
         path: the file, UTF-8 (a byte order mark is skipped).
-        kind: `jsonl`, `csv` or `tsv`.
+        kind: `jsonl`, `json` (a list of objects), `csv`, `tsv`, `txt` (a prompt on each line) or `parquet`.
 
     Raises:
         DataError: for bytes that are not UTF-8 and for a malformed line, with the file and the line.
+        Unavailable: for parquet where pyarrow is not installed.
     """
+    if kind == "parquet":
+        return _parquet(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 (byte {error.start}); save the file as UTF-8") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    if kind == "json":
+        return _json(path, text)
+    if kind == "txt":
+        lines = enumerate(text.splitlines(), start=1)
+        return (Row(f"{path}:{number}", {"prompt": line}) for number, line in lines if line.strip())
     return _jsonl(path, text) if kind == "jsonl" else _table(path, text, "\t" if kind == "tsv" else ",")
+
+
+def _json(path: Path, text: str) -> Iterator[Row]:
+    try:
+        records = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        why = f"{error.msg} at line {error.lineno}" if isinstance(error, json.JSONDecodeError) else "nested too deeply"
+        raise DataError(f"{path}: not JSON ({why})") from None
+    if not isinstance(records, list):
+        raise DataError(f"{path}: expected a list of objects, got {type(records).__name__}")
+    for number, values in enumerate(records):
+        if not isinstance(values, dict):
+            raise DataError(f"{path}[{number}]: expected a JSON object, got {type(values).__name__}")
+        yield Row(f"{path}[{number}]", values)
+
+
+def _parquet(path: Path) -> Iterator[Row]:
+    try:
+        from pyarrow import parquet  # type: ignore[import-not-found]
+    except ImportError:
+        raise Unavailable(
+            f"{path} is a parquet file, and pyarrow, which reads it, is not installed: pip install pyarrow. "
+            f"A copy as {path.stem}.jsonl or {path.stem}.csv with the same columns in DEMUR_DATA will do as well."
+        ) from None
+    records = parquet.read_table(path).to_pylist()
+    return (Row(f"{path}[{number}]", values) for number, values in enumerate(records))
 
 
 def _jsonl(path: Path, text: str) -> Iterator[Row]:

@@ -28,6 +28,7 @@ class World:
         licence="Apache-2.0",
         languages=world.LANGUAGES,
         size=3801,
+        kinds=("plain", "borderline", "harmful"),
         cautions=(
             "A test bench, not language: it can refute and rank mechanisms, it says nothing about effect sizes "
             "on real models.",

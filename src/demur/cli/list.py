@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import typer
 
 from demur.cli._console import emit_json, table
@@ -22,9 +24,50 @@ def register(app: typer.Typer) -> None:
 
         if kind not in registry.KINDS:
             raise NotFound("kind of part", kind, registry.KINDS)
+        if kind == "benchmarks":
+            _benchmarks(as_json)
+            return
         members = registry.members(kind)
         if as_json:
             emit_json([{"name": m.name, "summary": m.summary, "installed": m.installed} for m in members])
             return
         rows = [[m.name, m.summary, "" if m.installed else m.hint] for m in members]
         table(kind, ("name", "what it is", "to install"), rows)
+
+
+def _benchmarks(as_json: bool) -> None:
+    """Show each benchmark with what its card says of licence, size and languages."""
+    from demur.benchmarks import _cards
+
+    lines = _cards.lines()
+    if as_json:
+        emit_json(
+            [
+                {
+                    "name": line.name,
+                    "summary": line.summary,
+                    "installed": True,
+                    "licence": line.licence,
+                    "size": line.card.size,
+                    "sample": line.card.sample,
+                    "languages": list(line.card.languages),
+                    "kinds": [kind for kind in line.card.kinds if kind],
+                    "home": line.card.home,
+                    "revision": line.card.revision,
+                    "gated": bool(line.card.access),
+                }
+                for line in lines
+            ]
+        )
+        return
+    rows = [
+        [line.name, line.summary.partition(": ")[2] or line.summary, line.licence, line.size, _few(line.card.languages)]
+        for line in lines
+    ]
+    table("benchmarks", ("name", "what it is", "licence", "prompts", "languages"), rows)
+
+
+def _few(languages: Sequence[str]) -> str:
+    """Return up to five language codes, of more the number and the first ones."""
+    shown = " ".join(languages[:5])
+    return f"{len(languages)}: {shown} …" if len(languages) > 5 else shown or "any"

@@ -56,5 +56,13 @@ def register(app: typer.Typer) -> None:
 
 def _text(value: object) -> str:
     if isinstance(value, list):
-        return "; ".join(": ".join(map(str, v)) if isinstance(v, list) else str(v) for v in value)
+        more = f"; and {len(value) - 20} more, see --json" if len(value) > 20 else ""
+        return "; ".join(map(_one, value[:20])) + more
     return str(value)
+
+
+def _one(value: object) -> str:
+    """Return an item of a list as text: a mapping as `a=1, b=2`, without what is empty."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={inner}" for key, inner in value.items() if inner)
+    return ": ".join(map(str, value)) if isinstance(value, list) else str(value)
