@@ -236,7 +236,10 @@ class Generator(Protocol):
 class Judge(Protocol):
     """Gives, for each item in order, one `Verdict` for each of its `questions`; never raises on a bad reply."""
 
-    questions: ClassVar[tuple[Question, ...]]
+    @property
+    def questions(self) -> tuple[Question, ...]:
+        """What it answers: the same for every item; a class variable will do."""
+        ...
 
     def __call__(self, items: Sequence[Item]) -> Iterable[Verdict]:
         """Judge every item."""

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from demur.types import ModelRef, Prompt, Response, Sampling
 
@@ -32,6 +32,9 @@ class Local:
     """Tokens held in the cache at most; lower it where memory runs out."""
     intervention: str = ""
     """Folder of a saved intervention that acts on every row."""
+
+    assistant_last: ClassVar[bool] = True
+    """It sends a prompt whose `meta` says role=assistant as the assistant's message."""
 
     def lm(self) -> LM:
         """Return the model; loaded once per process for equal settings."""
