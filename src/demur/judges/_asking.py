@@ -32,9 +32,9 @@ class Spent:
 
     requests: int = 0
     tokens_in: int = 0
-    """Estimated: a token for every four bytes of UTF-8."""
+    """As the server counts them; where it does not, estimated: a token for every four bytes of UTF-8."""
     tokens_out: int = 0
-    """As the generator counted them."""
+    """As the server or the generator counts them."""
     cost: float = 0.0
     """In the currency of the prices."""
 
@@ -92,11 +92,14 @@ def ask(
     }
     failed: dict[tuple[str, int], Response] = {}
     if todo:
-        for row in generator([_prompt(key, request) for key, request in todo.items()], sampling):
-            if row.prompt_id not in todo:
-                continue
-            state.spent += _price(todo[row.prompt_id], row, prices)
-            (failed if row.finish == "error" else state.replies)[row.prompt_id, row.sample] = row
+        before, counted = _usage(generator), Spent()
+        try:
+            for row in generator([_prompt(key, request) for key, request in todo.items()], sampling):
+                if row.prompt_id in todo:
+                    counted += _counted(todo[row.prompt_id], row)
+                    (failed if row.finish == "error" else state.replies)[row.prompt_id, row.sample] = row
+        finally:
+            state.spent += _priced(counted, before, _usage(generator), prices)
     found = [
         tuple(state.replies.get((key, n)) or failed.get((key, n)) or _missing(key, n) for n in votes) for key in keys
     ]
@@ -151,11 +154,25 @@ def _prompt(key: str, request: Request) -> Prompt:
     )
 
 
-def _price(request: Request, row: Response, prices: tuple[float, float]) -> Spent:
+def _usage(generator: Generator) -> tuple[int, int]:
+    """Return the tokens (in, out) that a generator's server has counted so far; zeros where it does not count."""
+    usage = getattr(generator, "usage", None)
+    held = usage() if callable(usage) else None
+    return getattr(held, "prompt_tokens", 0), getattr(held, "completion_tokens", 0)
+
+
+def _counted(request: Request, row: Response) -> Spent:
     texts = (request.system or "", *(text for _, text in request.history), request.text)
     tokens_in = -(-sum(len(text.encode("utf-8", "replace")) for text in texts) // 4)
-    cost = (tokens_in * prices[0] + row.n_tokens * prices[1]) / 1e6
-    return Spent(requests=1, tokens_in=tokens_in, tokens_out=row.n_tokens, cost=cost)
+    return Spent(requests=1, tokens_in=tokens_in, tokens_out=row.n_tokens)
+
+
+def _priced(counted: Spent, before: tuple[int, int], after: tuple[int, int], prices: tuple[float, float]) -> Spent:
+    """Return the count with the server's own numbers where it gave some, and the cost."""
+    tokens_in = after[0] - before[0] or counted.tokens_in
+    tokens_out = after[1] - before[1] or counted.tokens_out
+    cost = (tokens_in * prices[0] + tokens_out * prices[1]) / 1e6
+    return Spent(requests=counted.requests, tokens_in=tokens_in, tokens_out=tokens_out, cost=cost)
 
 
 def _missing(key: str, sample: int) -> Response:

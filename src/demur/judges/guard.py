@@ -86,7 +86,7 @@ class Guard:
             for item in items
             for call in calls
         ]
-        sampling = Sampling(max_new_tokens=self.max_new_tokens, thinking="off")
+        sampling = Sampling(max_new_tokens=self.max_new_tokens)
         replies = iter(_asking.ask(self, self.generator, requests, sampling, (self.price_in, self.price_out)))
         for item in items:
             for call in calls:
