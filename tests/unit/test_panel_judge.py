@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -16,7 +17,8 @@ from demur.judges import apply
 from demur.judges.confidence import Confidence, refusal_confidence
 from demur.judges.llm import Llm
 from demur.judges.panel import Panel, ballots
-from demur.types import Item, Question, Verdict
+from demur.measure import Measurement, measure
+from demur.types import Card, Item, ModelRef, Part, Prompt, Question, Response, Sampling, Verdict
 from tests.unit.scripted_model import Scripted, item, says
 
 Vote = tuple[str | None, float | None]
@@ -250,3 +252,53 @@ def test_the_samples_of_a_prompt_stay_together_whatever_the_batch() -> None:
     assert [v.score for v in verdicts[:35]] == [pytest.approx(0.2)] * 35
     assert [v.unscored for v in verdicts[35:]] == ["", "truncated", ""]
     assert [v.score for v in verdicts[35:]] == [0.0, None, 0.0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampler:
+    """Answers no, yes, no; the last sample fails while `down` holds anything."""
+
+    down: list[int] = field(default_factory=list)
+
+    def __call__(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Response]:
+        for prompt in prompts:
+            for sample in range(sampling.samples):
+                failed = bool(self.down) and sample == 2
+                yield Response(
+                    prompt_id=prompt.id,
+                    sample=sample,
+                    text="" if failed else ("no", "yes", "no")[sample],
+                    finish="error" if failed else "stop",
+                    error="down" if failed else "",
+                )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Two:
+    """Two prompts."""
+
+    card: ClassVar[Card] = Card(title="two", home="demur")
+
+    def __call__(self) -> list[Prompt]:
+        return [item(name=f"p/{n}").prompt for n in range(2)]
+
+
+def test_a_run_taken_up_again_scores_a_prompt_by_all_its_answers(tmp_path: Path) -> None:
+    def run(generator: Sampler) -> list[Verdict]:
+        part = Part(name="confidence", settings={}, fingerprint="1")
+        what = Measurement(
+            model=ModelRef(id="m"),
+            benchmarks=((Part(name="two", settings={}), Two()),),
+            judges=((part, Confidence(judge=Member(votes=VOTES))),),
+            generator=(Part(name="sampler", settings={}, fingerprint="1"), generator),
+            sampling=Sampling(samples=3, temperature=1.0),
+        )
+        return list(measure(what, tmp_path / "r").verdicts)
+
+    first = run(Sampler(down=[1]))
+    assert [v.score for v in first] == [0.0, 0.0, None] * 2
+    assert [v.score for v in run(Sampler())] == [pytest.approx(1 / 3)] * 6
+    verdicts = tmp_path / "r" / "verdicts.jsonl"
+    kept = verdicts.read_text().splitlines(keepends=True)
+    verdicts.write_text("".join(kept[:5]))  # a kill before the last row
+    assert [v.score for v in run(Sampler())] == [pytest.approx(1 / 3)] * 6
