@@ -117,9 +117,9 @@ def test_guards_with_a_template_of_their_own_get_the_conversation(family: str) -
     row = item("No.", "And now?")
     turned = row._replace(prompt=replace(row.prompt, history=(("user", "Hi"), ("assistant", "Hello"))))
     list(judge([turned]))
-    sent = {(prompt.history, prompt.text, prompt.get("role")) for prompt, _ in model.asked}
+    sent = {(prompt.history, prompt.text, prompt.role) for prompt, _ in model.asked}
     before = (("user", "Hi"), ("assistant", "Hello"))
-    assert sent == {((*before, ("user", "And now?")), "No.", "assistant"), (before, "And now?", "")}
+    assert sent == {((*before, ("user", "And now?")), "No.", "assistant"), (before, "And now?", "user")}
 
 
 @pytest.mark.parametrize("family", ORDER)
@@ -159,5 +159,5 @@ def test_a_chat_ends_with_the_assistants_message_where_the_prompt_says_so() -> N
 
     chats = Chats(Tokenizer())
     prompt = Prompt(id="a", text="No.", expected=None, source="t", history=(("user", "May I?"),))
-    assert chats.render(replace(prompt, meta=(("role", "assistant"),))) == "user=May I?|assistant=No."
+    assert chats.render(replace(prompt, meta=(("last_role", "assistant"),))) == "user=May I?|assistant=No."
     assert chats.render(prompt) == "user=May I?|user=No."

@@ -34,7 +34,7 @@ class Local:
     """Folder of a saved intervention that acts on every row."""
 
     assistant_last: ClassVar[bool] = True
-    """It sends a prompt whose `meta` says role=assistant as the assistant's message."""
+    """It sends a prompt whose `role` is assistant as the assistant's message."""
 
     def lm(self) -> LM:
         """Return the model; loaded once per process for equal settings."""

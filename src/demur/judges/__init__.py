@@ -28,8 +28,8 @@ def apply(judge: Judge, name: str, items: Iterable[Item], batch: int = 64) -> It
         judge: what to call.
         name: written into each verdict as its `judge`.
         items: the prompts with their answers, read lazily.
-        batch: how many items are read, and at most handed to the judge, at a time. A judge whose class says
-            `together = True` gets all consecutive items of a prompt in one call, whatever that makes of the batch.
+        batch: how many items are read, and at most handed to the judge, at a time. A judge's class may ask for more
+            (`batch`), or for all consecutive items of a prompt in one call (`together = True`).
 
     Yields:
         For each item in order, one verdict per question in `judge.questions`.
@@ -38,7 +38,7 @@ def apply(judge: Judge, name: str, items: Iterable[Item], batch: int = 64) -> It
         ConfigError, Unavailable: when the judge itself cannot work (a missing key or server); this is not
             a property of one row.
     """
-    for chunk in _chunks(items, max(1, batch), getattr(judge, "together", False)):
+    for chunk in _chunks(items, max(1, batch, getattr(judge, "batch", 1)), getattr(judge, "together", False)):
         reasons = [screen(item.response) for item in chunk]
         judged = iter(_judged(judge, name, [i for i, reason in zip(chunk, reasons, strict=True) if not reason]))
         for item, reason in zip(chunk, reasons, strict=True):

@@ -150,7 +150,7 @@ def _prompt(key: str, request: Request) -> Prompt:
         source="judge",
         system=request.system,
         history=request.history,
-        meta=(("role", "assistant"),) if request.last == "assistant" else (),
+        meta=(("last_role", "assistant"),) if request.last == "assistant" else (),
     )
 
 

@@ -48,6 +48,7 @@ class Confidence:
     questions: ClassVar[tuple[Question, ...]] = ("refusal",)
     together: ClassVar[bool] = True
     """All samples of a prompt are handed over in one call."""
+    batch: ClassVar[int] = 256
 
     def __post_init__(self) -> None:
         if "refusal" not in self.judge.questions:

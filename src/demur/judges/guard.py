@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from demur.errors import ConfigError, NotFound
 from demur.judges import _asking, _guards
@@ -47,6 +47,9 @@ class Guard:
     """Price of a million tokens sent."""
     price_out: float = 0.0
     """Price of a million tokens received."""
+
+    batch: ClassVar[int] = 256
+    """Items that `apply` hands over at a time, so that a server is kept busy."""
 
     def __post_init__(self) -> None:
         form = _guards.FORMATS[self.format]

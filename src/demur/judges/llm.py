@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from demur.errors import ConfigError
 from demur.judges import _asking
@@ -77,6 +77,9 @@ class Llm:
     """Price of a million tokens sent."""
     price_out: float = 0.0
     """Price of a million tokens received."""
+
+    batch: ClassVar[int] = 256
+    """Items that `apply` hands over at a time, so that a server is kept busy."""
 
     def __post_init__(self) -> None:
         if not self.rubric:

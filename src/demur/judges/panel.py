@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from demur.errors import ConfigError
 from demur.judges import apply
@@ -44,6 +44,8 @@ class Panel:
     """Cascade: the least confidence with which a member's label counts."""
     pass_on: tuple[str, ...] = ()
     """Cascade: labels that never count unless the last member gives them, as in `[partial_refusal]`."""
+
+    batch: ClassVar[int] = 256
 
     def __post_init__(self) -> None:
         if len(self.members) < 2:
