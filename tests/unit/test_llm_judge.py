@@ -283,3 +283,5 @@ def test_the_record_of_a_judge_builds_it_again() -> None:
     assert settings.build("judges", settings.spec_of(part)) == judge
     other = settings.build("judges", "llm:generator.name=fake,generator.seed=4,rubric=[quality]")
     assert settings.part_of("judges", other).fingerprint != part.fingerprint
+    dearer = settings.build("judges", "llm:generator.name=fake,generator.seed=3,rubric=[quality],price_in=2.0")
+    assert settings.part_of("judges", dearer).fingerprint == part.fingerprint  # a price redoes no verdict

@@ -78,6 +78,7 @@ class Llm:
     price_out: float = 0.0
     """Price of a million tokens received."""
 
+    neutral: ClassVar[tuple[str, ...]] = ("price_in", "price_out")
     batch: ClassVar[int] = 256
     """Items that `apply` hands over at a time, so that a server is kept busy."""
 
