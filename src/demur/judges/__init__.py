@@ -82,8 +82,9 @@ def _judged(judge: Judge, name: str, items: Sequence[Item]) -> list[list[Verdict
 
 def _call(judge: Judge, name: str, items: Sequence[Item]) -> list[list[Verdict]]:
     """Call the judge once and check that it gave one verdict per (item, question), in order."""
-    per = len(judge.questions)
-    due = [(i.prompt.id, i.response.sample, question) for i in items for question in judge.questions]
+    questions = judge.questions
+    per = len(questions)
+    due = [(i.prompt.id, i.response.sample, question) for i in items for question in questions]
     given = list(itertools.islice(judge(items), len(due) + 1))
     if len(given) != len(due):
         more = "more than " if len(given) > len(due) else ""

@@ -121,11 +121,10 @@ def load(name: str) -> Rubric:
         if not path.is_file():
             raise ConfigError(f"no rubric file {name!r}; looked in {Path.cwd()}")
     else:
-        known = [path.stem for path in FOLDER.glob("*.toml")]
-        if name not in known:
-            raise NotFound("rubric", name, known)
         path = FOLDER / f"{name}.toml"
-    return _read(path.resolve(), path.stat().st_mtime_ns)
+        if not re.fullmatch(r"\w+", name) or not path.is_file():
+            raise NotFound("rubric", name, (path.stem for path in FOLDER.glob("*.toml")))
+    return _read(path.absolute(), path.stat().st_mtime_ns)
 
 
 @functools.cache

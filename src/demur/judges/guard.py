@@ -83,7 +83,8 @@ class Guard:
     def __call__(self, items: Sequence[Item]) -> Iterator[Verdict]:
         """Give one verdict per item and question, in order."""
         form = _guards.FORMATS[self.format]
-        calls = [tuple(q for q in call if q in self.questions) for call in form.calls]
+        asked = self.questions
+        calls = [tuple(q for q in call if q in asked) for call in form.calls]
         calls = [call for call in calls if call]
         requests = [
             _guards.request(form, item, answer=call != ("prompt_harm",), limit=self.limit)

@@ -115,7 +115,8 @@ class Llm:
 
     def __call__(self, items: Sequence[Item]) -> Iterator[Verdict]:
         """Give one verdict per item and rubric, in order."""
-        cases = [self._case(item, rubric) for item in items for rubric in self._rubrics()]
+        rubrics = self._rubrics()
+        cases = [self._case(item, rubric) for item in items for rubric in rubrics]
         sampling = Sampling(
             max_new_tokens=self.max_new_tokens,
             temperature=self.temperature,

@@ -71,14 +71,16 @@ class Panel:
     def __call__(self, items: Sequence[Item]) -> Iterator[Verdict]:
         """Give one verdict per item and question, in order."""
         given: list[list[Verdict]] = [[] for _ in items]
-        decide = _cascaded if self.mode == "cascade" else _majority
-        for name, member in self._named():
-            places = [at for at, rows in enumerate(given) if self._wants(rows, member)]
+        named = self._named()
+        last = {question: name for name, member in named for question in member.questions}
+        for name, member in named:
+            asked = member.questions
+            places = [at for at, rows in enumerate(given) if self._wants(rows, asked, last)]
             verdicts = apply(member, name, [items[at] for at in places])
             for at in places:
-                given[at] += [next(verdicts) for _ in member.questions]
+                given[at] += [next(verdicts) for _ in asked]
         for item, rows in zip(items, given, strict=True):
-            for question in self.questions:
+            for question in last:
                 own = [row for row in rows if row.question == question]
                 yield Verdict(
                     prompt_id=item.prompt.id,
@@ -86,7 +88,7 @@ class Panel:
                     judge="panel",
                     question=question,
                     raw=json.dumps([_ballot(row) for row in own], ensure_ascii=False),
-                    **decide(self, question, own),
+                    **(self._cascaded(own, last) if self.mode == "cascade" else _majority(own)),
                 )
 
     def _named(self) -> list[tuple[str, Judge]]:
@@ -98,17 +100,23 @@ class Panel:
             named.append((f"{name}#{seen[name]}" if seen[name] > 1 else name, member))
         return named
 
-    def _wants(self, rows: Sequence[Verdict], member: Judge) -> bool:
-        """Say whether a member is asked about an answer on which these verdicts were given."""
+    def _wants(self, rows: Sequence[Verdict], asked: Sequence[Question], last: Mapping[Question, str]) -> bool:
+        """Say whether a member that answers these questions is asked, after the verdicts given so far."""
         return self.mode == "majority" or any(
-            not any(row.question == question and self._counts(row) for row in rows) for question in member.questions
+            not any(row.question == question and self._counts(row, last) for row in rows) for question in asked
         )
 
-    def _counts(self, row: Verdict) -> bool:
-        if row.label is None or _sureness(row) < self.confidence:
-            return False
-        last = [name for name, member in self._named() if row.question in member.questions][-1]
-        return row.label not in self.pass_on or row.judge == last
+    def _counts(self, row: Verdict, last: Mapping[Question, str]) -> bool:
+        sure = row.label is not None and _sureness(row) >= self.confidence
+        return sure and (row.label not in self.pass_on or row.judge == last[row.question])
+
+    def _cascaded(self, rows: Sequence[Verdict], last: Mapping[Question, str]) -> dict[str, Any]:
+        decided = next((row for row in rows if self._counts(row, last)), None)
+        if decided is not None:
+            reason = f"{decided.judge}: {decided.reason}" if decided.reason else decided.judge
+            return {"label": decided.label, "score": decided.score, "reason": reason}
+        said = "; ".join(f"{row.judge}: {row.unscored or f'{row.label} at {_sureness(row):.2f}'}" for row in rows)
+        return {"unscored": f"judge: no member was sure ({said})"}
 
 
 def ballots(verdict: Verdict) -> tuple[Verdict, ...]:
@@ -126,16 +134,7 @@ def _sureness(row: Verdict) -> float:
     return 1.0 if row.score is None else max(row.score, 1 - row.score)
 
 
-def _cascaded(panel: Panel, question: Question, rows: Sequence[Verdict]) -> dict[str, Any]:
-    decided = next((row for row in rows if panel._counts(row)), None)
-    if decided is not None:
-        reason = f"{decided.judge}: {decided.reason}" if decided.reason else decided.judge
-        return {"label": decided.label, "score": decided.score, "reason": reason}
-    said = "; ".join(f"{row.judge}: {row.unscored or f'{row.label} at {_sureness(row):.2f}'}" for row in rows)
-    return {"unscored": f"judge: no member was sure ({said})"}
-
-
-def _majority(panel: Panel, question: Question, rows: Sequence[Verdict]) -> dict[str, Any]:
+def _majority(rows: Sequence[Verdict]) -> dict[str, Any]:
     labels = Counter(row.label for row in rows if row.label is not None)
     label, most = labels.most_common(1)[0] if labels else (None, 0)
     if 2 * most > len(rows):
