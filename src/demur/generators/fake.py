@@ -41,6 +41,8 @@ class Fake:
     first whether it fails (error, truncated, filtered, gibberish), then whether it refuses.
     """
 
+    assistant_last: ClassVar[bool] = True
+
     seed: int = 0
     """Added to the sampling's own seed."""
     refuse_harmful: float = 0.95
@@ -59,8 +61,6 @@ class Fake:
     """Share of rows that repeat one word."""
     script: str = ""
     """JSONL file of {"prompt_id" or "contains", "text", and optionally "sample", "finish", "reasoning", "error"}."""
-
-    assistant_last: ClassVar[bool] = True
 
     def __call__(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Response]:
         """Give one response per (prompt, sample), in order.

@@ -20,6 +20,9 @@ EXTRA = "local"
 class Local:
     """Answers of a model on this machine, in one batched loop, with an intervention where one is named."""
 
+    assistant_last: ClassVar[bool] = True
+    """It sends a prompt whose `role` is assistant as the assistant's message."""
+
     model: str = "organism"
     """`organism`, `organism:base`, a folder, or an id on the Hugging Face hub."""
     revision: str = ""
@@ -32,9 +35,6 @@ class Local:
     """Tokens held in the cache at most; lower it where memory runs out."""
     intervention: str = ""
     """Folder of a saved intervention that acts on every row."""
-
-    assistant_last: ClassVar[bool] = True
-    """It sends a prompt whose `role` is assistant as the assistant's message."""
 
     def lm(self) -> LM:
         """Return the model; loaded once per process for equal settings."""

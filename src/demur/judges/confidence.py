@@ -49,6 +49,8 @@ class Confidence:
     together: ClassVar[bool] = True
     """All samples of a prompt are handed over in one call."""
     batch: ClassVar[int] = 256
+    cacheable: ClassVar[bool] = False
+    """Its verdict on one answer rests on the prompt's other answers too."""
 
     def __post_init__(self) -> None:
         if "refusal" not in self.judge.questions:
