@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import os
 import random
 from pathlib import Path
@@ -36,6 +37,14 @@ def _same_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEMUR_CACHE", str(tmp_path / "cache"))
     random.seed(0)
     np.random.seed(0)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the pictures out of reports, for tests of what else is in them: drawing takes most of their time."""
+    from demur.report import html
+
+    monkeypatch.setattr(html, "_pictures", lambda data: collections.defaultdict(tuple))
 
 
 @pytest.fixture

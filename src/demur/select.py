@@ -147,15 +147,15 @@ def shortlist(
 
     A family is one method, or one quantile of the gate: the quantile bounds what a gated candidate can lose, which
     a few hundred screened prompts cannot tell. Within a family, candidates whose screened loss is within the margin
-    come first, then those that answer more; of equals the gentler edit (fewer tokens, less strength), since the
-    first token does not show damage further on.
+    come first, those that answer more before others, then the rest by how little they lose; of equals the gentler
+    edit (fewer tokens, less strength), since the first token does not show damage further on.
     """
 
-    def order(candidate: Candidate) -> tuple[bool, float, bool, float]:
+    def order(candidate: Candidate) -> tuple[float, float, bool, float]:
         seen, method = scores[candidate.id], candidate.method
         everywhere = isinstance(method, Ablation) or method.positions == "all"
         loss = max(base.held - seen.held, base.attacked - seen.attacked)
-        return loss > margin, -round(seen.answered, 2), everywhere, method.strength
+        return round(loss, 2) if loss > margin else 0, -round(seen.answered, 2), everywhere, method.strength
 
     families: dict[tuple[str, float], list[Candidate]] = {}
     for candidate in found:

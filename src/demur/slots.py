@@ -6,6 +6,7 @@ built from absolute positions. So a row may be moved, dropped or replaced at any
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -71,11 +72,12 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
                 new[:, :, : old.shape[2]] = old
                 setattr(self, name, new)
 
-    def move(self, source: int, target: int, columns: int) -> None:
-        """Copy the first `columns` columns of slot `source` over slot `target`."""
+    def move(self, sources: Tensor, targets: Tensor, columns: int) -> None:
+        """Copy the first `columns` columns of slots `sources` over slots `targets`."""
         for kept in (self.keys, self.values):
             if kept is not None:
-                kept[target, :, :columns] = kept[source, :, :columns]
+                part = kept[:, :, :columns]
+                part[targets] = part[sources]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Return how many columns the coming forward attends to, and the first of them."""
@@ -124,7 +126,9 @@ class Slots(Cache):
             for layer in self.kept:
                 layer.grow(self.columns)
 
-    def move(self, source: int, target: int, columns: int) -> None:
-        """Copy one slot over another in every layer."""
+    def move(self, sources: Sequence[int], targets: Sequence[int], columns: int) -> None:
+        """Copy the first `columns` columns of slots over as many others, none of which is a source, in every layer."""
+        device = self.start.device
+        here, there = torch.tensor(sources, device=device), torch.tensor(targets, device=device)
         for layer in self.kept:
-            layer.move(source, target, columns)
+            layer.move(here, there, columns)

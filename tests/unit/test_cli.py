@@ -3,16 +3,18 @@
 import contextlib
 import io
 import json
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 from unittest import mock
 
 import pytest
 
-from demur import cli
+from demur import cli, report
 from demur.cli import VERBS
+
+FAKE = ("measure", "--generator", "fake")
 
 
 def demur(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -44,31 +46,34 @@ def prompts(tmp_path):
     return rows(tmp_path / "prompts.jsonl", *made)
 
 
-@pytest.mark.parametrize("words", [(), *((verb,) for verb in VERBS), ("explain", "boundary"), ("organism", "train")])
-def test_help_is_quick_and_imports_no_torch(words):
+def test_help_of_every_verb_imports_no_torch():
+    wanted = [(), *((verb,) for verb in VERBS), ("explain", "boundary"), ("organism", "train")]
     code = (
-        "import sys, time; start = time.perf_counter()\n"
-        f"sys.argv = ['demur', *{words!r}, '--help']\n"
+        "import sys\n"
         "from demur.cli import main\n"
-        "try: main()\n"
-        "except SystemExit: pass\n"
-        "heavy = [m for m in ('torch', 'transformers', 'sklearn', 'matplotlib', 'openai') if m in sys.modules]\n"
-        "print('HEAVY', heavy, file=sys.stderr); print(time.perf_counter() - start, file=sys.stderr)\n"
+        f"for words in {wanted!r}:\n"
+        "    sys.argv = ['demur', *words, '--help']\n"
+        "    try: main()\n"
+        "    except SystemExit as ended: assert not ended.code, words\n"
+        "    heavy = [m for m in ('torch', 'transformers', 'sklearn', 'matplotlib', 'openai') if m in sys.modules]\n"
+        "    print('HEAVY', words, heavy, file=sys.stderr)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "Usage" in done.stdout
-    assert "HEAVY []" in done.stderr
+    assert done.stdout.count("Usage") == len(wanted)
+    assert done.stderr.splitlines() == [f"HEAVY {words!r} []" for words in wanted]
 
 
-def test_help_takes_less_than_half_a_second():
-    best = min(_seconds("--help") for _ in range(5))
-    assert best < 0.5
+@pytest.mark.parametrize("words", [(), ("measure",)])
+def test_help_takes_less_than_half_a_second(words):
+    assert min(_seconds(*words, "--help") for _ in range(3)) < 0.5
 
 
 def _seconds(*words: str) -> float:
-    start = time.perf_counter()
+    """Return the processor time of a command: what it takes on an idle machine, also on a busy one."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-m", "demur.cli", *words], capture_output=True, check=True)
-    return time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def test_import_demur_imports_no_torch():
@@ -120,7 +125,8 @@ def test_empty_benchmark_is_refused(tmp_path):
     assert "empty.jsonl" in done.stderr
 
 
-def test_folder_with_another_run_is_refused_by_the_differing_field(tmp_path, prompts):
+def test_folder_with_another_run_is_refused_by_the_differing_field(tmp_path, prompts, monkeypatch):
+    monkeypatch.setattr(report, "write", lambda folder: (folder / "report.html", folder / "report.md"))
     words = (
         "measure",
         "--generator",

@@ -301,7 +301,7 @@ def test_tables_have_heads_and_figures_have_words(page: str) -> None:
     assert heads
     assert set(heads) <= {"col", "row"}
     pictures = [a for t, a in found.tags if t == "svg"]
-    assert len(pictures) == 9
+    assert len(pictures) == 11
     assert all(a.get("role") == "img" and len(str(a.get("aria-label"))) > 40 for a in pictures)
     assert len([t for t, _ in found.tags if t == "figcaption"]) == len(pictures)
     assert len([t for t, _ in found.tags if t == "table"]) == len([t for t, _ in found.tags if t == "caption"])
@@ -333,6 +333,7 @@ def test_the_word_safe_is_never_a_verdict(page: str, plain: str) -> None:
         assert "loss not excluded" in shown or "no loss of more than 2 points shown" in shown
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_harmful_answers_are_folded_on_the_page_and_absent_from_the_markdown(tmp_path: Path) -> None:
     asked, harmless = prompt("bad", "refuse"), prompt("good")
     small_run(tmp_path / "before", [(asked, "I must decline HARM-1.", "refusal"), (harmless, "no", "refusal")])
@@ -392,6 +393,7 @@ def test_a_report_is_a_pure_function_of_the_records(tmp_path: Path) -> None:
     assert [p.read_bytes() for p in report.write(folder)] == first
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_was_not_measured_is_said(tmp_path: Path) -> None:
     page, plain = (p.read_text(encoding="utf-8") for p in report.write(pair(tmp_path)))
     for shown in ("".join(outline(page).shown), plain):
@@ -401,6 +403,7 @@ def test_what_was_not_measured_is_said(tmp_path: Path) -> None:
         assert "Not measured." in shown
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_optional_parts_may_be_empty(tmp_path: Path) -> None:
     folder = pair(tmp_path)
     for name in ("select", "floor", "explain", "price"):
@@ -425,6 +428,7 @@ def test_the_recipe_sets_the_title_and_the_size_of_samples(tmp_path: Path) -> No
         build(tmp_path)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_single_run_has_no_after(tmp_path: Path) -> None:
     small_run(tmp_path / "run", [(prompt("a"), "I must decline.", "refusal"), (prompt("b"), "yes", "compliance")])
     page, plain = (p.read_text(encoding="utf-8") for p in report.write(tmp_path / "run"))
@@ -436,6 +440,7 @@ def test_a_single_run_has_no_after(tmp_path: Path) -> None:
     assert 'data-label="After"' not in page
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_organism_is_announced_and_other_models_are_not(page: str, plain: str, tmp_path: Path) -> None:
     banner = "on real prompt sets these rates say that the plumbing works and are no finding"
     assert banner in page
@@ -479,6 +484,7 @@ def test_the_sweep_table_holds_every_trial_the_choice_first(recipe: Path) -> Non
     assert table.rows[0][0].endswith("— chosen")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_transcripts_come_in_blocks_of_a_hundred(tmp_path: Path) -> None:
     before = [(prompt(f"p{i}", group=f"g{i}"), "no", "refusal") for i in range(230)]
     small_run(tmp_path / "before", before)
@@ -490,6 +496,7 @@ def test_transcripts_come_in_blocks_of_a_hundred(tmp_path: Path) -> None:
     assert "table-layout:fixed" in page
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_long_answers_are_cut_and_none_of_them_is_lost(tmp_path: Path) -> None:
     said = "".join(f"w{i} " for i in range(400)).strip()
     small_run(tmp_path, [(prompt("a"), said, "refusal")])

@@ -105,7 +105,7 @@ def test_nothing_overflows_and_every_figure_is_legible(folder: Path, width: int,
     assert found["width"] == width
     assert found["scroll"] <= width
     assert found["outside"] == []
-    assert found["figures"] == 9
+    assert found["figures"] == 11
     assert found["clipped"] == []
     assert found["overlaps"] == []
     assert found["smallest"] >= 9, "text in a figure is lower than 9 pixels"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from demur.report import drawing
+from demur.report import drawing, text
 from demur.report.data import Rate, ReportData, Slice
 from demur.report.drawing import BLUE, INK
 from demur.report.picture import Picture
@@ -52,7 +52,7 @@ def _axis(data: ReportData, cuts: Sequence[Slice], what: str, axis: Literal["ans
             _bars(axes, [after for _, _, after in found], 0.2, BLUE, "after")
         else:
             _bars(axes, [before for _, before, _ in found], 0.0, BLUE, "measured")
-        axes.set_yticks(range(len(found)), [_short(name) for name, _, _ in found])
+        axes.set_yticks(range(len(found)), [text.short(name) for name, _, _ in found])
         axes.set_ylim(len(found) - 0.45, -0.55)
         axes.set_xlim(0, 1.005)
         axes.grid(visible=False, axis="y")
@@ -77,10 +77,6 @@ def _bars(axes: Axes, rates: Sequence[Rate | None], shift: float, colour: str, l
     low = [max(0.0, value - r.low) if r.low is not None else 0.0 for _, r, value in kept]
     high = [max(0.0, r.high - value) if r.high is not None else 0.0 for _, r, value in kept]
     axes.errorbar(values, y, xerr=[low, high], fmt="none", ecolor=INK, elinewidth=1.1, capsize=2.4)
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 24 else name[:23] + "…"
 
 
 def _words(found: Sequence[tuple[str, Rate, Rate | None]], axis: str, what: str) -> str:

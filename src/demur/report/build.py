@@ -11,7 +11,7 @@ from typing import Any
 from demur import files
 from demur.errors import DataError
 from demur.records import RUN, LoadedRun, RunFolder
-from demur.report import changes
+from demur.report import agreement, changes, heat
 from demur.report.boards import boards, freed_correct
 from demur.report.data import (
     Coordinate,
@@ -88,7 +88,11 @@ def _assemble(
         boards=boards(before, after, old, new),
         compared=after is not None,
         freed_correct=freed_correct(rows),
+        heats=heat.heats(old, new),
+        agreements=agreement.agreements(after or before),
+        disputed=agreement.disputed(after or before, rows, compared=after is not None),
         price=_price(price) if price else (),
+        price_by_position=tuple(r for r in map(Rate.of, (price or {}).get("by_position") or ()) if r is not None),
         price_note=str((price or {}).get("note") or ""),
         floor=floor,
         sweep=_sweep(extras.get("select")),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Unit = Literal["rate", "nats"]
 Change = Literal["fixed", "newly_held", "newly_broken", "newly_unsafe", "unchanged"]
@@ -54,6 +54,40 @@ class Slice:
     name: str
     answered: tuple[Rate | None, Rate | None]
     held: tuple[Rate | None, Rate | None]
+
+
+class Cell(NamedTuple):
+    """Hits among scored prompts."""
+
+    hits: int
+    n: int
+
+    @property
+    def value(self) -> float | None:
+        """The share, None where there is nothing to count."""
+        return self.hits / self.n if self.n else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heat:
+    """One axis by category and language."""
+
+    axis: Literal["answered", "held"]
+    categories: tuple[str, ...]
+    languages: tuple[str, ...]
+    cells: Mapping[tuple[str, str], tuple[Cell, Cell]]
+    """(before, after) by (category, language); both are the same run where there is no after."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreement:
+    """How often two judges gave the same refusal label."""
+
+    one: str
+    other: str
+    n: int
+    same: int
+    kappa: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,7 +285,13 @@ class ReportData:
     compared: bool
     """Whether there is an after."""
     freed_correct: Rate | None = None
+    heats: tuple[Heat, ...] = ()
+    """Both axes by language and category, under the headline judge."""
+    agreements: tuple[Agreement, ...] = ()
+    disputed: Transcripts | None = None
     price: tuple[Row, ...] = ()
+    price_by_position: tuple[Rate, ...] = ()
+    """KL at each answer position, the first one first."""
     price_note: str = ""
     floor: FloorView | None = None
     sweep: Sweep | None = None

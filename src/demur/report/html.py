@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from demur.report import bars, boundary_figures, plane, tables, text
+from demur.report import bars, boundary_figures, heat, plane, price_figure, tables, text
 from demur.report.data import Pairing, ReportData
 from demur.report.picture import Picture
 
@@ -46,6 +46,8 @@ def _pictures(data: ReportData) -> dict[str, tuple[Picture, ...]]:
         "plane": (plane.on_test(data), plane.on_validation(data)),
         "category": bars.by(data, board.categories, "category") if board else (),
         "language": bars.by(data, board.languages, "language") if board and len(board.languages) > 1 else (),
+        "heat": [heat.picture(h, compared=data.compared) for h in data.heats],
+        "price": (price_figure.by_position(data),),
         "boundary": boundary_figures.boundary(data.boundary),
     }
     return {name: tuple(p for p in own if p is not None) for name, own in found.items()}

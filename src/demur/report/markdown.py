@@ -7,7 +7,7 @@ from typing import Any
 
 import jinja2
 
-from demur.report import html, tables, text
+from demur.report import heat, html, tables, text
 from demur.report.data import Pairing, ReportData, Transcripts
 
 SHOWN = 20
@@ -38,8 +38,12 @@ def render_markdown(data: ReportData) -> str:
     environment.globals |= {"text": text, "tables": tables}
     environment.filters |= {"table": _table, "code": _code}
     page = environment.get_template("report.md.j2")
-    made = page.render(data=data, shown=_shown(data), boundary=_boundary(data))
+    made = page.render(data=data, shown=_shown(data), boundary=_boundary(data), heats=_heats(data))
     return "\n".join(line.rstrip() for line in made.splitlines()).rstrip() + "\n"
+
+
+def _heats(data: ReportData) -> list[tables.Table]:
+    return [heat.table(h, compared=data.compared) for h in data.heats]
 
 
 def _boundary(data: ReportData) -> list[tables.Table]:

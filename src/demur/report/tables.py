@@ -242,6 +242,35 @@ def unscored(data: ReportData) -> Table:
     return Table(caption=f"Of {text.plural(data.n_rows, 'answer')}", head=head, rows=tuple(rows))
 
 
+def agreement(data: ReportData) -> Table | None:
+    """How often every two judges gave the same label."""
+    if not data.agreements:
+        return None
+    rows = tuple(
+        (
+            f"{a.one} and {a.other}",
+            text.share(a.same / a.n if a.n else None),
+            "–" if a.kappa is None else f"{a.kappa:.2f}".replace("-", text.MINUS),
+            text.count(a.n),
+        )
+        for a in data.agreements
+    )
+    return Table(
+        caption="Agreement of the judges of refusals",
+        head=("Judges", "Same label", "Cohen's kappa", "Answers both labelled"),
+        rows=rows,
+        note="Agreement says nothing of who is right; a check against people does.",
+    )
+
+
+def by_position(data: ReportData) -> Table | None:
+    """Price at each answer position."""
+    if not data.price_by_position:
+        return None
+    rows = tuple((str(i), text.full(r, "nats"), text.count(r.n)) for i, r in enumerate(data.price_by_position, 1))
+    return Table(caption="Price by answer position", head=("Position", "KL, nats", "Answers"), rows=rows)
+
+
 def plain(value: Rate | None) -> str:
     """Return a figure that is no percentage as `0.91 [0.88, 0.94]`."""
     if value is None or value.value is None:

@@ -52,6 +52,22 @@ def change(row: Row) -> str:
     return points(Rate(value=row.after.value - row.before.value))
 
 
+def share(value: float | None) -> str:
+    """Return `71 %`, a dash for None."""
+    return "–" if value is None else f"{100 * value:.0f}{NBSP}%"
+
+
+def signed(difference: float) -> str:
+    """Return a difference of shares in whole points: `+13`, `−2`, `0`."""
+    whole = round(100 * difference)
+    return f"{whole:+d}".replace("-", MINUS) if whole else "0"
+
+
+def short(name: str) -> str:
+    """Return a name that fits beside an axis."""
+    return name if len(name) <= 24 else name[:23] + "…"
+
+
 def count(value: int | None) -> str:
     """Return `1,204`, "" for None."""
     return "" if value is None else f"{value:,}"
