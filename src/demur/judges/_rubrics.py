@@ -81,7 +81,7 @@ class Rubric:
         found = re.findall(marked, reply, re.IGNORECASE | re.MULTILINE)
         if not found:
             return "", "judge: no verdict line in the reply"
-        said = re.sub(r"[\s_-]+", "_", re.sub(r"^\W+|\W+$", "", found[-1])).casefold()
+        said = re.sub(r"[\s_-]+", "_", re.sub(r"^\W+|\W+$", "", found[-1][:200])).casefold()
         if said in (label for label, _, _ in self.labels):
             return said, ""
         return "", f"judge: verdict {found[-1].strip()[:60]!r} is not one of {', '.join(n for n, _, _ in self.labels)}"
