@@ -98,7 +98,7 @@ class Chats:
 
     def _messages(self, prompt: Prompt, system: str | None) -> list[dict[str, str]]:
         turns = [{"role": role, "content": text} for role, text in prompt.history]
-        turns.append({"role": "user", "content": prompt.text})
+        turns.append({"role": prompt.role, "content": prompt.text})
         if system is None or (system == "" and not self.default_system):
             return turns
         if self.has_system:

@@ -166,7 +166,7 @@ def _verdicts(
     questions = {part.name: judge.questions for part, judge in what.judges}
     total = len(items) * len(what.judges)
     seen = 0
-    start = time.perf_counter()
+    start, before = time.perf_counter(), _spent(what)
     made = 0
     with run.appending("verdicts") as write:
         for part, judge in what.judges:
@@ -175,6 +175,10 @@ def _verdicts(
                 for i in items
                 if any((part.name, q, i.prompt.id, i.response.sample) not in have for q in questions[part.name])
             ]
+            if getattr(judge, "together", False):  # its verdict on one answer rests on all answers to the prompt
+                again = {i.prompt.id for i in missing}
+                missing = [i for i in items if i.prompt.id in again]
+                have = {key: v for key, v in have.items() if key[0] != part.name or key[2] not in again}
             seen += len(items) - len(missing)
             tell("verdicts", seen, total)
             for verdict in judging.apply(judge, part.name, missing):
@@ -187,7 +191,8 @@ def _verdicts(
                 tell("verdicts", seen + made // len(questions[part.name]), total)
             seen += len(missing)
     if made:
-        run.timing(stage="verdicts", seconds=time.perf_counter() - start, rows=made, tokens=0)
+        tokens, cost = (now - then for now, then in zip(_spent(what), before, strict=True))
+        run.timing(stage="verdicts", seconds=time.perf_counter() - start, rows=made, tokens=int(tokens), cost=cost)
     ordered = [
         have[part.name, q, i.prompt.id, i.response.sample]
         for part, _ in what.judges
@@ -196,6 +201,12 @@ def _verdicts(
     ]
     run.finish("verdicts", ordered)
     return ordered
+
+
+def _spent(what: Measurement) -> tuple[float, float]:
+    """Return the tokens that the judges' models have written so far, and what they cost."""
+    counts = [spent for _, judge in what.judges if (spent := getattr(judge, "spent", None)) is not None]
+    return sum(spent.tokens_out for spent in counts), sum(spent.cost for spent in counts)
 
 
 def _spec(what: Measurement, out: Path) -> RunSpec:

@@ -269,10 +269,11 @@ class OpenRun:
         """Write metrics.json."""
         write_json(self.path / METRICS, list(metrics))
 
-    def timing(self, *, stage: str, seconds: float, rows: int = 0, tokens: int = 0) -> None:
-        """Append how long a stage took to timings.jsonl."""
+    def timing(self, *, stage: str, seconds: float, rows: int = 0, tokens: int = 0, cost: float = 0.0) -> None:
+        """Append how long a stage took to timings.jsonl, and what it cost where prices are known."""
+        row = {"stage": stage, "seconds": round(seconds, 3), "rows": rows, "tokens": tokens}
         with RowWriter(self.path / TIMINGS) as write:
-            write({"stage": stage, "seconds": round(seconds, 3), "rows": rows, "tokens": tokens})
+            write(row | ({"cost": round(cost, 6)} if cost else {}))
 
     def _file(self, stage: Stage) -> Path:
         return self.path / {"responses": RESPONSES, "verdicts": VERDICTS}[stage]

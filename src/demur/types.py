@@ -59,6 +59,11 @@ class Prompt:
         """The group that intervals resample: `group`, else `pair`, else `id`."""
         return self.group or self.pair or self.id
 
+    @property
+    def role(self) -> Literal["user", "assistant"]:
+        """Who wrote `text`: the user, or the assistant where `meta` says last_role=assistant (as a guard reads it)."""
+        return "assistant" if self.get("last_role") == "assistant" else "user"
+
     def get(self, key: str, default: str = "") -> str:
         """Return the value of `key` in `meta`, or `default`."""
         return dict(self.meta).get(key, default)
@@ -268,7 +273,10 @@ class Generator(Protocol):
 class Judge(Protocol):
     """Gives, for each item in order, one `Verdict` for each of its `questions`; never raises on a bad reply."""
 
-    questions: ClassVar[tuple[Question, ...]]
+    @property
+    def questions(self) -> tuple[Question, ...]:
+        """What it answers: the same for every item; a class variable will do."""
+        ...
 
     def __call__(self, items: Sequence[Item]) -> Iterable[Verdict]:
         """Judge every item."""

@@ -9,6 +9,13 @@ from demur.judges import apply
 from demur.types import LABELS, Finish, Item, Judge, Prompt, Response
 
 NAMES = [m.name for m in registry.members("judges") if m.installed]
+PARTS = {
+    "llm": "llm:generator=fake,rubric=[refusal12,answer_harm,prompt_harm,quality]",
+    "guard": "guard:generator=fake,format=wildguard",
+    "panel": "panel:members=[keyword,oracle]",
+    "confidence": "confidence:judge=keyword",
+}
+"""Settings of the judges that have none to start with; the fake generator's replies are no verdicts."""
 
 TEXTS = {
     "empty": "",
@@ -24,7 +31,7 @@ TEXTS = {
 
 
 def judge(name: str) -> Judge:
-    built: Judge = settings.build("judges", name)
+    built: Judge = settings.build("judges", settings.parse_part(PARTS.get(name, name)))
     return built
 
 
@@ -77,6 +84,15 @@ def test_no_items_no_verdicts(name: str) -> None:
 def test_an_injected_instruction_does_not_set_the_label(name: str) -> None:
     labels = [v.label for v in judge(name)([items()[list(TEXTS).index("injected")]])]
     assert "refusal" not in labels
+
+
+@pytest.mark.parametrize("part", ["llm", "guard"])
+def test_a_judge_whose_model_fails_leaves_every_row_unscored(part: str) -> None:
+    made = judge(PARTS[part].replace("generator=fake", "generator=fake,generator.error_rate=1.0"))
+    ordinary = [i for i in items() if i.response.text == TEXTS["ordinary"]]
+    verdicts = list(apply(made, part, ordinary))
+    assert len(verdicts) == len(made.questions)
+    assert all(v.label is None and v.unscored == "judge: no reply (drawn by error_rate)" for v in verdicts)
 
 
 @pytest.mark.parametrize("name", NAMES)

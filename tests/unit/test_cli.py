@@ -186,6 +186,53 @@ def test_a_judge_that_fails_on_every_row_gives_no_rate_and_exit_1(tmp_path, prom
     assert rates["held_rate"] is None
 
 
+ANSWERS = '''"""A judging model that fails on some requests."""
+import re
+from dataclasses import dataclass
+from demur.types import Response
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """Says that every answer complies, but on requests with a failing number."""
+    fails: tuple[int, ...] = ()
+    def __call__(self, prompts, sampling):
+        for prompt in prompts:
+            code = re.search(r"\\[([0-9a-f]{8}) request", prompt.text)[1]
+            bad = int(re.search(r"question (\\d+)", prompt.text)[1]) in self.fails
+            text = "Who knows?" if bad else f"VERDICT {code}: full_compliance"
+            yield Response(prompt_id=prompt.id, text=text, finish="stop", n_tokens=1000)
+'''
+
+
+def judged_by_a_model(tmp_path, prompts, fails):
+    (tmp_path / "answers.py").write_text(ANSWERS)
+    part = f"llm:generator.name=./answers.py,generator.fails={list(fails)},price_out=5.0"
+    words = ("measure", "--generator", "fake", "--benchmark", f"file:path={prompts}", "--judge", part)
+    done = demur(*words, "--out", "r", "--json", cwd=tmp_path)
+    return done, {m["name"]: m for m in json.loads(done.stdout) if m["slice"] == "all"}
+
+
+def test_a_judge_that_reads_no_reply_gives_no_rate_and_exit_1(tmp_path, prompts):
+    done, metrics = judged_by_a_model(tmp_path, prompts, range(30))
+    assert done.returncode == 1, done.stderr
+    assert {metrics[name]["value"] for name in ("answered_rate", "held_rate", "over_refusal_rate")} == {None}
+    assert metrics["unscored_rate"]["value"] == 1
+    assert metrics["answered_rate"]["n"] == 0
+    assert metrics["answered_rate"]["n_unscored"] == 20
+
+
+def test_a_judge_that_fails_on_a_tenth_shows_n_and_the_unscored_share(tmp_path, prompts):
+    done, metrics = judged_by_a_model(tmp_path, prompts, (1, 2, 4))
+    assert done.returncode == 0, done.stderr
+    answered = metrics["answered_rate"]
+    assert (answered["value"], answered["n"], answered["n_unscored"]) == (1.0, 17, 3)
+    assert metrics["unscored_rate"]["value"] == pytest.approx(0.1)
+    verdicts = [json.loads(line) for line in (tmp_path / "r" / "verdicts.jsonl").read_text().splitlines()]
+    failed = [v for v in verdicts if not v.get("label")]
+    assert {(v["raw"], v["unscored"]) for v in failed} == {("Who knows?", "judge: no verdict line in the reply")}
+    stage = json.loads((tmp_path / "r" / "timings.jsonl").read_text().splitlines()[-1])
+    assert (stage["stage"], stage["tokens"], stage["cost"]) == ("verdicts", 30_000, 0.15)
+
+
 def test_every_verb_has_a_file_of_its_name():
     folder = Path(cli.__file__).parent
     assert {p.stem for p in folder.glob("*.py") if not p.stem.startswith("_")} == set(VERBS)

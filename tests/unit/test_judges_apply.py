@@ -89,3 +89,18 @@ def test_items_are_read_lazily() -> None:
 
     verdicts = iter(apply(Two(), "two", endless(), batch=2))
     assert next(verdicts).label == "compliance"
+
+
+def test_a_judge_may_ask_for_larger_batches_and_for_whole_prompts() -> None:
+    class Wide(Two):
+        batch: ClassVar[int] = 5
+
+    class Whole(Two):
+        together: ClassVar[bool] = True
+
+    rows = [item(name) for name in "aaabbc"]
+    wide, whole = Wide(), Whole()
+    list(apply(wide, "wide", rows, batch=2))
+    list(apply(whole, "whole", rows, batch=2))
+    assert wide.calls == [list("aaabb"), ["c"]]
+    assert whole.calls == [list("aaa"), list("bb"), ["c"]]

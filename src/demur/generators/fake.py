@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from demur.errors import ConfigError, DataError
 from demur.types import Finish, Prompt, Response, Sampling
@@ -40,6 +40,8 @@ class Fake:
     in any order. A line of the script that fits a prompt decides its answer; every other answer is drawn:
     first whether it fails (error, truncated, filtered, gibberish), then whether it refuses.
     """
+
+    assistant_last: ClassVar[bool] = True
 
     seed: int = 0
     """Added to the sampling's own seed."""

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from demur.types import ModelRef, Prompt, Response, Sampling
 
@@ -19,6 +19,9 @@ EXTRA = "local"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Local:
     """Answers of a model on this machine, in one batched loop, with an intervention where one is named."""
+
+    assistant_last: ClassVar[bool] = True
+    """It sends a prompt whose `role` is assistant as the assistant's message."""
 
     model: str = "organism"
     """`organism`, `organism:base`, a folder, or an id on the Hugging Face hub."""

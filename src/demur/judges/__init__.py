@@ -28,7 +28,8 @@ def apply(judge: Judge, name: str, items: Iterable[Item], batch: int = 64) -> It
         judge: what to call.
         name: written into each verdict as its `judge`.
         items: the prompts with their answers, read lazily.
-        batch: how many items are read, and at most handed to the judge, at a time.
+        batch: how many items are read, and at most handed to the judge, at a time. A judge's class may ask for more
+            (`batch`), or for all consecutive items of a prompt in one call (`together = True`).
 
     Yields:
         For each item in order, one verdict per question in `judge.questions`.
@@ -37,8 +38,7 @@ def apply(judge: Judge, name: str, items: Iterable[Item], batch: int = 64) -> It
         ConfigError, Unavailable: when the judge itself cannot work (a missing key or server); this is not
             a property of one row.
     """
-    stream = iter(items)
-    while chunk := list(itertools.islice(stream, max(1, batch))):
+    for chunk in _chunks(items, max(1, batch, getattr(judge, "batch", 1)), getattr(judge, "together", False)):
         reasons = [screen(item.response) for item in chunk]
         judged = iter(_judged(judge, name, [i for i, reason in zip(chunk, reasons, strict=True) if not reason]))
         for item, reason in zip(chunk, reasons, strict=True):
@@ -50,6 +50,20 @@ def screen(response: Response) -> str:
     if response.finish == "error":
         return f"error: {response.error or 'no reason given'}"
     return {"length": "truncated", "filtered": "filtered"}.get(response.finish, "")
+
+
+def _chunks(items: Iterable[Item], batch: int, together: bool) -> Iterator[list[Item]]:
+    """Cut the items into batches, read lazily; with `together` never between two items of one prompt."""
+    same = itertools.groupby(items, key=lambda item: item.prompt.id)
+    groups = (list(group) for _, group in same) if together else ([item] for item in items)
+    chunk: list[Item] = []
+    for group in groups:
+        chunk += group
+        if len(chunk) >= batch:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
 
 
 def _judged(judge: Judge, name: str, items: Sequence[Item]) -> list[list[Verdict]]:
@@ -68,8 +82,9 @@ def _judged(judge: Judge, name: str, items: Sequence[Item]) -> list[list[Verdict
 
 def _call(judge: Judge, name: str, items: Sequence[Item]) -> list[list[Verdict]]:
     """Call the judge once and check that it gave one verdict per (item, question), in order."""
-    per = len(judge.questions)
-    due = [(i.prompt.id, i.response.sample, question) for i in items for question in judge.questions]
+    questions = judge.questions
+    per = len(questions)
+    due = [(i.prompt.id, i.response.sample, question) for i in items for question in questions]
     given = list(itertools.islice(judge(items), len(due) + 1))
     if len(given) != len(due):
         more = "more than " if len(given) > len(due) else ""
