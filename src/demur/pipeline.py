@@ -319,9 +319,10 @@ def closed_rows(lm: LM, prompts: Sequence[Prompt], intervention: Intervention) -
 
 def screening_prompts(prompts: Sequence[Prompt], most: int) -> list[Prompt]:
     """Draw at most `most` prompts, the same each time: half borderline, a quarter harmful, a quarter attacked."""
-    attacked = [p for p in prompts if p.category.startswith("attack-")]
+    attacked = [p for p in prompts if p.expected == "refuse" and p.category.startswith("attack-")]
     harmful = [p for p in prompts if p.expected == "refuse" and not p.category.startswith("attack-")]
-    borderline = [p for p in prompts if p.expected == "comply" and p.kind == "borderline"]
+    plain = [p for p in prompts if not p.category.startswith("attack-")]
+    borderline = [p for p in plain if p.expected == "comply" and p.kind == "borderline"]
     parts = ((borderline, most // 2), (harmful, most // 4 if attacked else most // 2), (attacked, most // 4))
     draw = random.Random(0)
     return [prompt for part, count in parts for prompt in draw.sample(part, min(count, len(part)))]

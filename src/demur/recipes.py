@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from demur.errors import ConfigError, NotFound
 from demur.files import fingerprint
+from demur.modifiers import build_benchmark
 from demur.settings import PartSpec, Problems, build, check, make, parse_value, part_from, put
 from demur.types import Sampling, to_json
 
@@ -239,7 +240,7 @@ def _resolve(written: Mapping[str, Any], where: str, problems: Problems) -> Reci
             made[SECTIONS[key]] = _section(key, raw, written, where)
     for kind, spec in _parts(made):
         with problems.gather():
-            (build if kind in ("benchmarks", "judges") else check)(kind, spec, where=where)
+            _check(kind, spec, where)
     with problems.gather():
         if "benchmarks" in made and not made["benchmarks"]:
             raise ConfigError(f"{where} names no benchmark; write [[benchmark]] with a name")
@@ -281,6 +282,16 @@ def _parts(made: Mapping[str, Any]) -> Iterator[tuple[str, PartSpec]]:
     for kind in ("generator", "method"):
         if kind in made:
             yield f"{kind}s", made[kind]
+
+
+def _check(kind: str, spec: PartSpec, where: str) -> None:
+    """Check a part: by making it where that is cheap, by its source alone where it may load a model."""
+    if kind == "benchmarks":
+        build_benchmark(spec, where=where)
+    elif kind == "judges":
+        build(kind, spec, where=where)
+    else:
+        check(kind, spec, where=where)
 
 
 def _grid(raw: Mapping[str, Any], where: str) -> tuple[tuple[str, tuple[Any, ...]], ...]:
