@@ -17,7 +17,7 @@ from demur import metrics as metric_rules
 from demur.errors import DataError
 from demur.modifiers import defaults
 from demur.records import LoadedRun, OpenRun, RunFolder
-from demur.settings import PartSpec
+from demur.settings import PartSpec, Problems
 from demur.types import (
     Benchmark,
     Generator,
@@ -84,14 +84,18 @@ def collect_prompts(benchmarks: Sequence[tuple[Part, Benchmark]]) -> list[Prompt
 
     Raises:
         DataError: for an empty benchmark or an id that occurs twice.
+        Unavailable: for a set that is not here; where several benchmarks fail, one ConfigError names them all.
     """
     prompts: list[Prompt] = []
+    problems = Problems()
     for part, benchmark in benchmarks:
         label = part_label(part, benchmark)
-        rows = [dataclasses.replace(p, meta=(*p.meta, (LABEL, label))) for p in benchmark()]
-        if not rows:
-            raise DataError(f"benchmark {label} gave no prompts; check its settings with `demur show {part.name}`")
-        prompts += rows
+        with problems.gather():
+            rows = [dataclasses.replace(p, meta=(*p.meta, (LABEL, label))) for p in benchmark()]
+            if not rows:
+                raise DataError(f"benchmark {label} gave no prompts; check its settings with `demur show {part.name}`")
+            prompts += rows
+    problems.check()
     seen: set[str] = set()
     for prompt in prompts:
         if prompt.id in seen:

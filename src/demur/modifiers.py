@@ -11,6 +11,7 @@ import dataclasses
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 from demur import attacks, registry
@@ -85,6 +86,11 @@ class Modified:
     def __call__(self) -> Iterator[Prompt]:
         """Give the prompts that are asked for; raises as the benchmark and `Modifiers.apply` do."""
         return iter(self.modifiers.apply(self.benchmark(), registry.name_of(type(self.benchmark))))
+
+
+def settings() -> tuple[registry.Setting, ...]:
+    """Return the modifiers as a list of settings shows them: name, type, default, meaning."""
+    return registry.written_fields(Path(__file__), Modifiers.__name__)
 
 
 def build_benchmark(spec: PartSpec, *, where: str = "") -> Benchmark:

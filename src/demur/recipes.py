@@ -1,9 +1,9 @@
 """Recipes: a whole job in one TOML file, its settings checked together, and the grid of its variants.
 
 Sections: `[model] [[benchmark]] [[judge]] [generator] [sampling] [method] [select] [report] [grid]` and the keys
-`name`, `folder`, `seed`. Precedence: defaults < file < overrides (`select.margin=0.01`). `[grid]` holds lists;
-their product is the cells, each a variant of the recipe with a folder of its own. Paths count from the working
-folder.
+`name`, `folder`, `seed`, `suite` (benchmarks by one name, before those listed). Precedence: defaults < file <
+overrides (`select.margin=0.01`). `[grid]` holds lists; their product is the cells, each a variant of the recipe with
+a folder of its own. Paths count from the working folder.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from demur.errors import ConfigError, NotFound
 from demur.files import fingerprint
 from demur.modifiers import build_benchmark
 from demur.settings import PartSpec, Problems, build, check, make, parse_value, part_from, put
+from demur.suites import expanded
 from demur.types import Sampling, to_json
 
 
@@ -233,10 +234,13 @@ def recipe_toml(recipe: Recipe) -> str:
 def _resolve(written: Mapping[str, Any], where: str, problems: Problems) -> Recipe:
     """Turn tables into a recipe; whatever is wrong goes to `problems`, then is raised."""
     made: dict[str, Any] = {}
-    for key, raw in written.items():
+    table: Mapping[str, Any] = {}
+    with problems.gather():
+        table = expanded(written, where)
+    for key, raw in table.items():
         with problems.gather():
             if key not in SECTIONS:
-                raise NotFound("section", key, SECTIONS, where=where)
+                raise NotFound("section", key, [*SECTIONS, "suite"], where=where)
             made[SECTIONS[key]] = _section(key, raw, written, where)
     for kind, spec in _parts(made):
         with problems.gather():
