@@ -1,7 +1,7 @@
 """Near-duplicates within a set of prompts, and overlap between two: exact, and near by shingles or embeddings.
 
 Exact: equal after folding (NFKC, case, punctuation, white space). Near: the Jaccard similarity of the sets of
-characters n-grams of the folded texts (n = 4, and 2 where most letters are Han, Kana or Hangul) is at least
+character n-grams of the folded texts (n = 4, and 2 where most letters are Han, Kana or Hangul) is at least
 `THRESHOLD`. Candidates come from minhash signatures in bands (Broder 1997; Leskovec et al., *Mining of Massive
 Datasets*, ch. 3) and every candidate is then verified on its real n-grams, so that no pair is reported wrongly; one
 exactly at the threshold is missed with probability 0.0002, a closer one with less. With an `Embedder` near means a
@@ -115,6 +115,7 @@ def overlap(
     names: tuple[str, str] = ("a", "b"),
     threshold: float | None = None,
     embedder: Embedder | None = None,
+    near: bool = True,
 ) -> Overlap:
     """Compare two sets by the texts of their prompts.
 
@@ -124,6 +125,7 @@ def overlap(
         names: what they are called in the result.
         threshold: from which similarity two texts are near; None: `THRESHOLD`, or the embedder's own.
         embedder: compares by cosine instead of shingles.
+        near: false looks for equal texts alone.
 
     Raises:
         ConfigError: for a threshold that is not above 0 and at most 1.
@@ -137,7 +139,7 @@ def overlap(
         if text in place:
             best[0].exact(at, place[text])
             best[1].exact(place[text], at)
-    for i, j, similarity in _near(unique[0], unique[1], bar, embedder):
+    for i, j, similarity in _near(unique[0], unique[1], bar, embedder) if near else ():
         best[0].near(i, j, similarity)
         best[1].near(j, i, similarity)
     ids = _first_ids(a, keys[0]), _first_ids(b, keys[1])

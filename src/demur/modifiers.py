@@ -123,9 +123,10 @@ def benchmark_part(benchmark: object) -> Part:
 
 
 def defaults(benchmark: object) -> dict[str, Any]:
-    """Return the defaults of a benchmark's own settings, or of any other part's."""
+    """Return the defaults of a benchmark's own settings, or of any other part's, as a record holds them."""
     inner: Any = benchmark.benchmark if isinstance(benchmark, Modified) else benchmark
-    return {f.name: f.default for f in dataclasses.fields(inner)}
+    found = {f.name: f.default for f in dataclasses.fields(inner)}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
 
 
 def sample(prompts: Sequence[Prompt], limit: int, *, seed: int = 0, whole: bool = True) -> list[Prompt]:

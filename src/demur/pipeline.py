@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from demur import floor as safety
+from demur import leaks
 from demur.assemble import build_benchmarks, build_judges
 from demur.decoding import decode
 from demur.errors import ConfigError
@@ -24,7 +25,7 @@ from demur.fitting import examples, outcomes, refusal_labels
 from demur.interventions import load as load_intervention
 from demur.interventions.gated import Gated
 from demur.lm import load as load_lm
-from demur.measure import Measurement, Progress, measure
+from demur.measure import Measurement, Progress, collect_prompts, measure
 from demur.methods._contrast import Contrast
 from demur.price import price
 from demur.readout import Openers, find_openers
@@ -81,6 +82,7 @@ def run(recipe: Recipe, out: Path, *, overwrite: bool = False, progress: Progres
     tell = progress or (lambda stage, done, total: None)
     with lock(out):
         _claim(recipe, out, overwrite)
+        _check_overlap(recipe, out)
         job = Job(recipe=recipe, out=out, lm=load_lm(**recipe.model.arguments()), tell=tell)
         before = job.measured("before", recipe.benchmarks)
         choice, reason = job.selected()
@@ -328,6 +330,12 @@ def screening_prompts(prompts: Sequence[Prompt], most: int) -> list[Prompt]:
     return [prompt for part, count in parts for prompt in draw.sample(part, min(count, len(part)))]
 
 
+def _check_overlap(recipe: Recipe, out: Path) -> None:
+    """Warn where what is fitted or chosen on stands in what is chosen or tested on, before a model is loaded."""
+    named = {"fit": recipe.select.fit, "validation": recipe.select.validation, "test": recipe.benchmarks}
+    leaks.check({name: collect_prompts(build_benchmarks(parts)) for name, parts in named.items()}, out)
+
+
 def _claim(recipe: Recipe, out: Path, overwrite: bool) -> None:
     """Write recipe.toml, or check that the folder holds this very recipe."""
     path, text = out / "recipe.toml", recipe_toml(recipe)
@@ -341,7 +349,7 @@ def _claim(recipe: Recipe, out: Path, overwrite: bool) -> None:
             )
         for name in ("before", "after", "fit", "validation", "trials", "intervention"):
             shutil.rmtree(out / name, ignore_errors=True)
-        for name in ("select.json", "floor.json", "price.json", "explain.json", "coordinates.jsonl"):
+        for name in ("select.json", "floor.json", "price.json", "explain.json", "coordinates.jsonl", leaks.FILE):
             (out / name).unlink(missing_ok=True)
     write_text(path, text)
 
