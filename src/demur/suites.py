@@ -37,7 +37,7 @@ SUITES: dict[str, Suite] = {
                 "jailbreakbench:limit=30",
                 "k_over_refusal:limit=10",
                 "multijail:language=[ar,bn,sw,th,vi,zh],limit=20,whole=false",
-                "polyrefuse:language=[de,es,fr,ja,ru,zh],limit=30,whole=false",
+                "polyrefuse:languages=[de,es,fr,ja,ru,zh],limit=30,whole=false",
             ),
         ),
         Suite(
