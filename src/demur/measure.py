@@ -95,7 +95,7 @@ def collect_prompts(benchmarks: Sequence[tuple[Part, Benchmark]]) -> list[Prompt
             if not rows:
                 raise DataError(f"benchmark {label} gave no prompts; check its settings with `demur show {part.name}`")
             prompts += rows
-    problems.check()
+    problems.check("the benchmarks")
     seen: set[str] = set()
     for prompt in prompts:
         if prompt.id in seen:

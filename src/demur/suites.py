@@ -30,7 +30,7 @@ SUITES: dict[str, Suite] = {
     for suite in (
         Suite(
             name="quick",
-            summary="150 prompts in twelve languages, both axes: a first look in minutes, too few for the floor.",
+            summary="150 prompts in thirteen languages, both axes: a first look in minutes, too few for the floor.",
             parts=(
                 "xstest:limit=40",
                 "or_bench:limit=20",

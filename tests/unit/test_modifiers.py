@@ -10,9 +10,11 @@ from demur.assemble import build_benchmarks
 from demur.errors import ConfigError, NotFound
 from demur.measure import collect_prompts, part_label
 from demur.modifiers import Modifiers, build_benchmark, sample
-from demur.recipes import load_recipe, recipe_from, recipe_toml
+from demur.recipes import cells, load_recipe, recipe_from, recipe_toml
+from demur.records import RunFolder
 from demur.settings import parse_part, spec_of
 from demur.types import Prompt
+from tests.unit.test_cli import demur
 
 KINDS = ("harmful", "borderline")
 
@@ -208,3 +210,27 @@ def test_every_prompt_has_the_same_chance() -> None:
     counts = Counter(p.id for seed in range(200) for p in sample(rows, 12, seed=seed))
     expected = 200 * 12 / 48
     assert all(abs(counts[p.id] - expected) < 5 * (expected * 0.75) ** 0.5 for p in rows)
+
+
+def test_an_attacked_sample_is_measured_from_the_command_line(tmp_path: Path) -> None:
+    rows = [{"prompt": f"Question {i}?", "label": "harmful" if i % 2 else "benign"} for i in range(40)]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    part = "file:path=own.jsonl,attack=prefill:3,limit=10,seed=2"
+    done = demur("measure", "--generator", "fake", "--benchmark", part, "--out", "run", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads(done.stdout)
+    assert {m["benchmark"] for m in metrics} == {"file:attack=prefill:3,limit=10,path=own.jsonl,seed=2"}
+    assert {m["n"] for m in metrics if m["name"] == "held_rate" and m["slice"] == "all"} == {5}
+    run = RunFolder.load(tmp_path / "run")
+    assert run.spec.benchmarks[0].settings["attack"] == "prefill:3"
+    assert all(r.text.startswith("Sure, here is") for r in run.responses)
+    other = part.replace("prefill:3", "prefill:4")
+    done = demur("measure", "--generator", "fake", "--benchmark", other, "--out", "run", cwd=tmp_path)
+    assert (done.returncode, "benchmarks" in done.stderr) == (2, True)
+
+
+def test_a_grid_varies_the_attack(own: str) -> None:
+    recipe = recipe_from({"benchmark": [{"name": own}], "grid": {"benchmark.0.attack": ["none", "role_play"]}})
+    ids = [{p.id for p in collect_prompts(build_benchmarks(c.recipe.benchmarks))} for c in cells(recipe)]
+    assert len(ids[0]) == len(ids[1]) == 160
+    assert not ids[0] & ids[1]

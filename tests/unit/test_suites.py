@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -67,10 +68,13 @@ def test_a_wrong_suite_says_so() -> None:
         recipe_from({"suit": "quick"})
 
 
-def test_suites_are_measured_listed_and_shown(small: None, tmp_path: Path) -> None:
-    done = demur("measure", "--suite", "small", "--generator", "fake", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "world:attack=role_play,limit=10" in done.stdout
+def test_suites_are_measured_listed_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own.jsonl").write_text('{"prompt": "Why?", "label": "benign"}\n' * 4)
+    parts = ("file:path=own.jsonl", "file:path=own.jsonl,attack=role_play")
+    monkeypatch.setitem(suites.SUITES, "small", suites.Suite(name="small", summary="Two.", parts=parts))
+    done = demur("measure", "--suite", "small", "--generator", "fake", "--json", cwd=tmp_path)
+    assert done.returncode in (0, 1), done.stderr
+    assert {m["benchmark"] for m in json.loads(done.stdout)} == {parts[0], "file:attack=role_play,path=own.jsonl"}
     assert (tmp_path / "runs/organism-small/run.json").is_file()
     assert "multijail" in demur("list", "suites").stdout
     shown = demur("show", "quick").stdout
@@ -94,5 +98,5 @@ def test_quick_is_150_prompts_in_several_languages_on_both_axes(mirror: Path, mo
     monkeypatch.setenv("DEMUR_DATA", str(mirror))
     prompts = collect_prompts(build_benchmarks(suites.find("quick").benchmarks))
     assert len(prompts) == 150
-    assert len({p.language for p in prompts}) == 12
+    assert len({p.language for p in prompts}) == 13
     assert 60 <= sum(p.expected == "comply" for p in prompts) <= 90
