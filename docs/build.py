@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import demur
-from demur import registry
+from demur import modifiers, registry, suites
 from demur.benchmarks import _cards
 
 PAGE = Path(__file__).with_name("reference.md")
@@ -81,9 +81,28 @@ def section(kind: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def modifiers_section() -> str:
+    """Return the table of the settings that every benchmark takes."""
+    lines = ["## Settings of any benchmark", "", "| setting | type | default | meaning |", "|---|---|---|---|"]
+    rows = modifiers.settings()
+    lines += [f"| `{s.name}` | `{cell(s.type)}` | `{cell(str(s.default))}` | {cell(s.doc)} |" for s in rows]
+    lines += ["", "A benchmark that declares a setting of the same name keeps its own."]
+    return "\n".join(lines) + "\n"
+
+
+def suites_section() -> str:
+    """Return the table of the suites."""
+    lines = ["## Suites", "", "| name | what it is | benchmarks |", "|---|---|---|"]
+    for suite in suites.SUITES.values():
+        parts = ", ".join(f"`{cell(part)}`" for part in suite.parts)
+        lines.append(f"| `{suite.name}` | {cell(suite.summary)} | {parts} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> int:
     """Write the page, or compare it."""
-    text = "\n".join([HEAD, *(section(kind) for kind in registry.KINDS if registry.names(kind))])
+    parts = [section(kind) for kind in registry.KINDS if registry.names(kind)]
+    text = "\n".join([HEAD, *parts, modifiers_section(), suites_section()])
     if "--check" in sys.argv[1:]:
         fresh = PAGE.is_file() and PAGE.read_text(encoding="utf-8") == text
         print(f"{PAGE.name} is up to date" if fresh else f"{PAGE.name} is out of date: run `make docs`")

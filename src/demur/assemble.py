@@ -8,7 +8,8 @@ from typing import Any, cast
 
 from demur.files import fingerprint, read_json
 from demur.measure import Measurement
-from demur.settings import PartSpec, build, parse_part, part_of
+from demur.modifiers import benchmark_part, build_benchmark
+from demur.settings import PartSpec, Problems, build, parse_part, part_of
 from demur.types import Benchmark, Generator, Judge, ModelRef, Part, Sampling
 
 
@@ -18,9 +19,17 @@ def spec(text: str | PartSpec) -> PartSpec:
 
 
 def build_benchmarks(specs: Sequence[str | PartSpec]) -> tuple[tuple[Part, Benchmark], ...]:
-    """Build the named benchmarks."""
-    made = [cast(Benchmark, build("benchmarks", spec(s))) for s in specs]
-    return tuple((part_of("benchmarks", b), b) for b in made)
+    """Build the named benchmarks, modifiers (`limit`, `language`, `category`, `attack`) among their settings.
+
+    Raises:
+        ConfigError: for all that is wrong with any of them, together.
+    """
+    made, problems = [], Problems()
+    for text in specs:
+        with problems.gather():
+            made.append(build_benchmark(spec(text)))
+    problems.check()
+    return tuple((benchmark_part(b), b) for b in made)
 
 
 def build_judges(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from demur import leaks
 from demur.assemble import measurement
 from demur.errors import ConfigError
 from demur.explain.boundary import Observed, explain
@@ -62,6 +63,8 @@ def fit_method(
         else:
             rows += examples(_answered(model, fit, judges, out / "fit", progress), "fit")
             rows += examples(_answered(model, dev, judges, out / "dev", progress), "dev")
+        parts = {split: [e.prompt for e in rows if e.split == split] for split in ("fit", "dev")}
+        leaks.check(parts, out)
         fitted = made.fit(lm, FitData(examples=tuple(rows), out=out))
         fitted.save(out / "intervention")
     return out / "intervention", fitted.describe()
@@ -94,6 +97,7 @@ def explain_model(
                 f"{len(shared)} prompts stand both in what is explained and in --fit; directions must come from "
                 "other prompts than those they explain. Choose another --fit."
             )
+        leaks.check({"fit": fitted.prompts, "test": seen.prompts}, out)
         labels = refusal_labels(seen)
         record, rows = explain(
             lm,

@@ -15,7 +15,9 @@ from pathlib import Path
 from demur import judges as judging
 from demur import metrics as metric_rules
 from demur.errors import DataError
+from demur.modifiers import defaults
 from demur.records import LoadedRun, OpenRun, RunFolder
+from demur.settings import PartSpec, Problems
 from demur.types import (
     Benchmark,
     Generator,
@@ -82,14 +84,18 @@ def collect_prompts(benchmarks: Sequence[tuple[Part, Benchmark]]) -> list[Prompt
 
     Raises:
         DataError: for an empty benchmark or an id that occurs twice.
+        Unavailable: for a set that is not here; where several benchmarks fail, one ConfigError names them all.
     """
     prompts: list[Prompt] = []
+    problems = Problems()
     for part, benchmark in benchmarks:
         label = part_label(part, benchmark)
-        rows = [dataclasses.replace(p, meta=(*p.meta, (LABEL, label))) for p in benchmark()]
-        if not rows:
-            raise DataError(f"benchmark {label} gave no prompts; check its settings with `demur show {part.name}`")
-        prompts += rows
+        with problems.gather():
+            rows = [dataclasses.replace(p, meta=(*p.meta, (LABEL, label))) for p in benchmark()]
+            if not rows:
+                raise DataError(f"benchmark {label} gave no prompts; check its settings with `demur show {part.name}`")
+            prompts += rows
+    problems.check("the benchmarks")
     seen: set[str] = set()
     for prompt in prompts:
         if prompt.id in seen:
@@ -100,10 +106,9 @@ def collect_prompts(benchmarks: Sequence[tuple[Part, Benchmark]]) -> list[Prompt
 
 def part_label(part: Part, instance: object) -> str:
     """Return the short name of a part as used: `world`, or `world:attack=all` with the settings that were changed."""
-    defaults = {f.name: f.default for f in dataclasses.fields(instance)}  # type: ignore[arg-type]
-    changed = {k: v for k, v in part.settings.items() if v != defaults.get(k, dataclasses.MISSING)}
-    settings = ",".join(f"{k}={v}" for k, v in sorted(changed.items()))
-    return f"{part.name}:{settings}" if settings else part.name
+    usual = defaults(instance)
+    changed = {k: v for k, v in sorted(part.settings.items()) if v != usual.get(k, dataclasses.MISSING)}
+    return str(PartSpec(part.name, changed))
 
 
 def all_metrics(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from demur import floor as safety
+from demur import leaks
 from demur.assemble import build_benchmarks, build_judges
 from demur.decoding import decode
 from demur.errors import ConfigError
@@ -24,7 +25,7 @@ from demur.fitting import examples, outcomes, refusal_labels
 from demur.interventions import load as load_intervention
 from demur.interventions.gated import Gated
 from demur.lm import load as load_lm
-from demur.measure import Measurement, Progress, measure
+from demur.measure import Measurement, Progress, collect_prompts, measure
 from demur.methods._contrast import Contrast
 from demur.price import price
 from demur.readout import Openers, find_openers
@@ -81,6 +82,7 @@ def run(recipe: Recipe, out: Path, *, overwrite: bool = False, progress: Progres
     tell = progress or (lambda stage, done, total: None)
     with lock(out):
         _claim(recipe, out, overwrite)
+        _check_overlap(recipe, out)
         job = Job(recipe=recipe, out=out, lm=load_lm(**recipe.model.arguments()), tell=tell)
         before = job.measured("before", recipe.benchmarks)
         choice, reason = job.selected()
@@ -319,12 +321,19 @@ def closed_rows(lm: LM, prompts: Sequence[Prompt], intervention: Intervention) -
 
 def screening_prompts(prompts: Sequence[Prompt], most: int) -> list[Prompt]:
     """Draw at most `most` prompts, the same each time: half borderline, a quarter harmful, a quarter attacked."""
-    attacked = [p for p in prompts if p.category.startswith("attack-")]
+    attacked = [p for p in prompts if p.expected == "refuse" and p.category.startswith("attack-")]
     harmful = [p for p in prompts if p.expected == "refuse" and not p.category.startswith("attack-")]
-    borderline = [p for p in prompts if p.expected == "comply" and p.kind == "borderline"]
+    plain = [p for p in prompts if not p.category.startswith("attack-")]
+    borderline = [p for p in plain if p.expected == "comply" and p.kind == "borderline"]
     parts = ((borderline, most // 2), (harmful, most // 4 if attacked else most // 2), (attacked, most // 4))
     draw = random.Random(0)
     return [prompt for part, count in parts for prompt in draw.sample(part, min(count, len(part)))]
+
+
+def _check_overlap(recipe: Recipe, out: Path) -> None:
+    """Warn where what is fitted or chosen on stands in what is chosen or tested on, before a model is loaded."""
+    named = {"fit": recipe.select.fit, "validation": recipe.select.validation, "test": recipe.benchmarks}
+    leaks.check({name: collect_prompts(build_benchmarks(parts)) for name, parts in named.items()}, out)
 
 
 def _claim(recipe: Recipe, out: Path, overwrite: bool) -> None:
@@ -340,7 +349,7 @@ def _claim(recipe: Recipe, out: Path, overwrite: bool) -> None:
             )
         for name in ("before", "after", "fit", "validation", "trials", "intervention"):
             shutil.rmtree(out / name, ignore_errors=True)
-        for name in ("select.json", "floor.json", "price.json", "explain.json", "coordinates.jsonl"):
+        for name in ("select.json", "floor.json", "price.json", "explain.json", "coordinates.jsonl", leaks.FILE):
             (out / name).unlink(missing_ok=True)
     write_text(path, text)
 

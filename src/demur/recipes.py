@@ -1,9 +1,9 @@
 """Recipes: a whole job in one TOML file, its settings checked together, and the grid of its variants.
 
 Sections: `[model] [[benchmark]] [[judge]] [generator] [sampling] [method] [select] [report] [grid]` and the keys
-`name`, `folder`, `seed`. Precedence: defaults < file < overrides (`select.margin=0.01`). `[grid]` holds lists;
-their product is the cells, each a variant of the recipe with a folder of its own. Paths count from the working
-folder.
+`name`, `folder`, `seed`, `suite` (benchmarks by one name, before those listed). Precedence: defaults < file <
+overrides (`select.margin=0.01`). `[grid]` holds lists; their product is the cells, each a variant of the recipe with
+a folder of its own. Paths count from the working folder.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from typing import Any, Literal
 
 from demur.errors import ConfigError, NotFound
 from demur.files import fingerprint
+from demur.modifiers import build_benchmark
 from demur.settings import PartSpec, Problems, build, check, make, parse_value, part_from, put
+from demur.suites import expanded
 from demur.types import Sampling, to_json
 
 
@@ -232,14 +234,17 @@ def recipe_toml(recipe: Recipe) -> str:
 def _resolve(written: Mapping[str, Any], where: str, problems: Problems) -> Recipe:
     """Turn tables into a recipe; whatever is wrong goes to `problems`, then is raised."""
     made: dict[str, Any] = {}
-    for key, raw in written.items():
+    table: Mapping[str, Any] = {}
+    with problems.gather():
+        table = expanded(written, where)
+    for key, raw in table.items():
         with problems.gather():
             if key not in SECTIONS:
-                raise NotFound("section", key, SECTIONS, where=where)
+                raise NotFound("section", key, [*SECTIONS, "suite"], where=where)
             made[SECTIONS[key]] = _section(key, raw, written, where)
     for kind, spec in _parts(made):
         with problems.gather():
-            (build if kind in ("benchmarks", "judges") else check)(kind, spec, where=where)
+            _check(kind, spec, where)
     with problems.gather():
         if "benchmarks" in made and not made["benchmarks"]:
             raise ConfigError(f"{where} names no benchmark; write [[benchmark]] with a name")
@@ -281,6 +286,16 @@ def _parts(made: Mapping[str, Any]) -> Iterator[tuple[str, PartSpec]]:
     for kind in ("generator", "method"):
         if kind in made:
             yield f"{kind}s", made[kind]
+
+
+def _check(kind: str, spec: PartSpec, where: str) -> None:
+    """Check a part: by making it where that is cheap, by its source alone where it may load a model."""
+    if kind == "benchmarks":
+        build_benchmark(spec, where=where)
+    elif kind == "judges":
+        build(kind, spec, where=where)
+    else:
+        check(kind, spec, where=where)
 
 
 def _grid(raw: Mapping[str, Any], where: str) -> tuple[tuple[str, tuple[Any, ...]], ...]:

@@ -111,6 +111,12 @@ def fields(kind: str, name: str) -> tuple[Setting, ...]:
     return _read(_path(kind, name)).settings
 
 
+def written_fields(path: Path, cls: str) -> tuple[Setting, ...]:
+    """Return the fields of a class in a file as they are written there, without importing it."""
+    nodes = ast.parse(path.read_text("utf-8"), filename=str(path)).body
+    return tuple(f for node in nodes if isinstance(node, ast.ClassDef) and node.name == cls for f in _settings(node))
+
+
 def missing(extra: str) -> tuple[str, ...]:
     """Return the modules of an extra that are not installed: empty when it is complete."""
     return tuple(module for module in EXTRAS.get(extra, ()) if not _present(module))

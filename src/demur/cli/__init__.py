@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
+from typing import TextIO
 
 import typer
 
-from demur.cli._console import fail
+from demur.cli._console import fail, warn
 from demur.errors import DemurError
 
-VERBS = ("run", "measure", "explain", "fit", "compare", "report", "list", "show", "doctor", "organism", "chat")
+VERBS = (
+    "run",
+    "measure",
+    "explain",
+    "fit",
+    "compare",
+    "report",
+    "list",
+    "show",
+    "doctor",
+    "organism",
+    "chat",
+    "benchmarks",
+)
 _HELP = "Measure, explain and mitigate over-refusal in language models, under a safety floor."
 
 
@@ -28,13 +43,30 @@ def build() -> typer.Typer:
 def main() -> None:
     """Run the command line. Exit status: 0 done, 1 failed, 2 wrong input, 100 a floor or threshold missed."""
     try:
-        build()()
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            build()()
     except DemurError as error:
         fail(str(error))
         sys.exit(2)
     except KeyboardInterrupt:
         fail("interrupted; the same command goes on where this one stopped")
         sys.exit(130)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print demur's own warnings as one line, others as Python does."""
+    if category.__module__.startswith("demur."):
+        warn(str(message))
+    else:
+        print(warnings.formatwarning(message, category, filename, lineno, line), file=file or sys.stderr)
 
 
 def _print_version(wanted: bool) -> None:

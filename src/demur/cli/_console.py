@@ -32,6 +32,11 @@ def fail(message: str) -> None:
     print(f"error: {message}", file=sys.stderr)
 
 
+def warn(message: str) -> None:
+    """Print one warning line on standard error."""
+    print(f"warning: {message}", file=sys.stderr)
+
+
 def emit_json(value: Any) -> None:
     """Print a value as JSON, for `--json`."""
     print(json.dumps(value, ensure_ascii=False, indent=2))

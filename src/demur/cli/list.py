@@ -8,13 +8,13 @@ import typer
 
 from demur.cli._console import emit_json, table
 
-KINDS = ("benchmarks", "judges", "generators", "methods", "interventions", "export")
+KINDS = ("benchmarks", "judges", "generators", "methods", "interventions", "export", "suites")
 
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the application."""
 
-    @app.command(name="list", help="List benchmarks, judges, generators, methods or interventions.")
+    @app.command(name="list", help="List benchmarks, judges, generators, methods, interventions or suites.")
     def list_members(
         kind: str = typer.Argument(..., help=f"One of: {', '.join(KINDS)}."),
         as_json: bool = typer.Option(False, "--json", help="Print JSON."),
@@ -22,8 +22,11 @@ def register(app: typer.Typer) -> None:
         from demur import registry
         from demur.errors import NotFound
 
+        if kind == "suites":
+            _suites(as_json)
+            return
         if kind not in registry.KINDS:
-            raise NotFound("kind of part", kind, registry.KINDS)
+            raise NotFound("kind of part", kind, KINDS)
         if kind == "benchmarks":
             _benchmarks(as_json)
             return
@@ -71,3 +74,16 @@ def _few(languages: Sequence[str]) -> str:
     """Return up to five language codes, of more the number and the first ones."""
     shown = " ".join(languages[:5])
     return f"{len(languages)}: {shown} …" if len(languages) > 5 else shown or "any"
+
+
+def _suites(as_json: bool) -> None:
+    from demur.suites import SUITES
+
+    if as_json:
+        emit_json([{"name": s.name, "summary": s.summary, "parts": list(s.parts)} for s in SUITES.values()])
+    else:
+        table(
+            "suites",
+            ("name", "what it is", "benchmarks"),
+            [[s.name, s.summary, "; ".join(s.parts)] for s in SUITES.values()],
+        )

@@ -15,7 +15,10 @@ def register(app: typer.Typer) -> None:
     @app.command(help="Measure over-refusal and harmful compliance of a model, together.")
     def measure(
         model: str = typer.Option("organism", help="organism, organism:base, a local folder, or a hub id."),
-        benchmark: list[str] = typer.Option(["world"], help="A part, as in `world:split=validation`; repeatable."),
+        benchmark: list[str] = typer.Option(
+            [], help="A part, as in `xstest:limit=50,attack=prefill:3`; repeatable [default: world]"
+        ),
+        suite: str = typer.Option("", help="Benchmarks by one name, as in `quick`; see `demur list suites`."),
         judge: list[str] = typer.Option([], help="A part; repeatable; the first is the headline [default: the card's]"),
         generator: str = typer.Option("local", help="A part: what produces the answers."),
         with_: Path | None = typer.Option(None, "--with", help="Folder of a saved intervention to attach."),
@@ -28,7 +31,7 @@ def register(app: typer.Typer) -> None:
         overwrite: bool = typer.Option(False, help="Start anew where the folder holds another run."),
         as_json: bool = typer.Option(False, "--json", help="Print the metric rows as JSON."),
     ) -> None:
-        from demur import report
+        from demur import report, suites
         from demur.assemble import measurement
         from demur.measure import measure as run_measure
         from demur.types import Sampling, to_json
@@ -36,10 +39,13 @@ def register(app: typer.Typer) -> None:
         sampling = Sampling(
             max_new_tokens=max_new_tokens, temperature=temperature, samples=samples, seed=seed, prefill=prefill
         )
+        named = suites.find(suite).parts if suite else ()
+        chosen = [*named, *benchmark] or ["world"]
         what = measurement(
-            model=model, benchmarks=benchmark, judges=judge, generator=generator, sampling=sampling, intervention=with_
+            model=model, benchmarks=chosen, judges=judge, generator=generator, sampling=sampling, intervention=with_
         )
-        folder = out or Path("runs") / _name(model, benchmark)
+        words = [*([suite] if suite else []), *benchmark] or ["world"]
+        folder = out or Path("runs") / _name(model, words)
         with progress(quiet=as_json) as tell:
             run = run_measure(what, folder, overwrite=overwrite, progress=tell)
         pages = report.write(folder)
@@ -47,7 +53,7 @@ def register(app: typer.Typer) -> None:
             emit_json(to_json(run.metrics))
         else:
             columns = ("benchmark", "measure", "value", "n", "groups")
-            table(f"{model} on {', '.join(benchmark)}", columns, metric_rows(run.metrics), right=(2, 3, 4))
+            table(f"{model} on {', '.join(words)}", columns, metric_rows(run.metrics), right=(2, 3, 4))
             console().print(f"run: {folder}\nreport: {pages[0]}", highlight=False)
         if all(m.value is None for m in run.metrics if m.name in dict(HEADLINES[:2])):
             raise typer.Exit(1)

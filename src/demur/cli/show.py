@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from demur.cli._console import console, emit_json, table
+
+if TYPE_CHECKING:
+    from demur.registry import Setting
+    from demur.suites import Suite
 
 
 def register(app: typer.Typer) -> None:
@@ -20,11 +24,15 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         from demur import registry
         from demur.errors import NotFound
+        from demur.suites import SUITES
         from demur.types import to_json
 
         kinds = [k for k in registry.KINDS if name in registry.names(k)]
+        if name in SUITES:
+            _show_suite(SUITES[name], as_json)
+            return
         if not kinds:
-            raise NotFound("part", name, [n for k in registry.KINDS for n in registry.names(k)])
+            raise NotFound("part", name, [*SUITES, *(n for k in registry.KINDS for n in registry.names(k))])
         shown: list[dict[str, Any]] = []
         for kind in kinds:
             cls = registry.find(kind, name)
@@ -34,10 +42,8 @@ def register(app: typer.Typer) -> None:
                     "kind": kind,
                     "name": name,
                     "documentation": inspect.cleandoc(cls.__doc__ or ""),
-                    "settings": [
-                        {"name": f.name, "type": f.type, "default": str(f.default), "meaning": f.doc}
-                        for f in registry.fields(kind, name)
-                    ],
+                    "settings": [*map(_setting, registry.fields(kind, name))],
+                    "modifiers": [*map(_setting, _modifiers(kind, name))],
                     "card": to_json(card) if card is not None else None,
                 }
             )
@@ -50,8 +56,34 @@ def register(app: typer.Typer) -> None:
             rows = [[s["name"], s["type"], s["default"], s["meaning"]] for s in part["settings"]]
             if rows:
                 table("settings", ("name", "type", "default", "meaning"), rows)
+            if part["modifiers"]:
+                rows = [[s["name"], s["type"], s["default"], s["meaning"]] for s in part["modifiers"]]
+                table("settings of any benchmark", ("name", "type", "default", "meaning"), rows)
             if part["card"]:
                 table("card", ("field", "value"), [[k, _text(v)] for k, v in part["card"].items() if v])
+
+
+def _setting(field: Setting) -> dict[str, str]:
+    return {"name": field.name, "type": field.type, "default": str(field.default), "meaning": field.doc}
+
+
+def _modifiers(kind: str, name: str) -> list[Setting]:
+    """Return the settings that a benchmark takes without declaring them."""
+    from demur import modifiers, registry
+
+    own = {field.name for field in registry.fields(kind, name)}
+    return [field for field in modifiers.settings() if field.name not in own] if kind == "benchmarks" else []
+
+
+def _show_suite(suite: Suite, as_json: bool) -> None:
+    from demur.types import to_json
+
+    if as_json:
+        emit_json([{"kind": "suites", **to_json(suite)}])
+        return
+    console().print(f"{suite.name} (suites)", style="bold", highlight=False)
+    console().print(f"\n{suite.summary}\n", highlight=False, markup=False)
+    table("benchmarks", ("part",), [[part] for part in suite.parts])
 
 
 def _text(value: object) -> str:

@@ -123,7 +123,8 @@ def _row(prompt: Prompt, sample: int, sampling: Sampling, text: str, finish: Fin
     if len(words) > sampling.max_new_tokens:
         text, finish = " ".join(words[: sampling.max_new_tokens]), "length"
     count = min(len(words), sampling.max_new_tokens)
-    return Response(prompt_id=prompt.id, sample=sample, text=sampling.prefill + text, finish=finish, n_tokens=count)
+    whole = (prompt.get("prefill") or sampling.prefill) + text
+    return Response(prompt_id=prompt.id, sample=sample, text=whole, finish=finish, n_tokens=count)
 
 
 def _fits(line: dict[str, Any], prompt: Prompt, sample: int) -> bool:
@@ -138,7 +139,7 @@ def _scripted(line: dict[str, Any], prompt: Prompt, sample: int, sampling: Sampl
     if finish == "error":
         error = line.get("error", "scripted")
         return Response(prompt_id=prompt.id, sample=sample, text=text, finish="error", error=error, n_tokens=count)
-    whole = sampling.prefill + text
+    whole = (prompt.get("prefill") or sampling.prefill) + text
     reasoning = line.get("reasoning", "")
     return Response(prompt_id=prompt.id, sample=sample, text=whole, reasoning=reasoning, finish=finish, n_tokens=count)
 
