@@ -70,7 +70,7 @@ def test_what_passes_is_asked_again_and_what_does_not_is_not(server: ChatServer)
     assert [r.error for r in rows[2:6]] == [
         "HTTP 500: status 500 (3 attempts)",
         "the reply holds no choice (3 attempts)",
-        "malformed reply: Unterminated string starting at: line 1 column 36 (char 35) (3 attempts)",
+        "malformed reply: Unterminated string starting at: line 1 column 38 (char 37) (3 attempts)",
         "HTTP 400: status 400",
     ]
     assert [r.error for r in rows if r.finish == "filtered"] == [

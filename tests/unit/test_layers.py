@@ -16,9 +16,9 @@ import demur
 
 ROOT = Path(demur.__file__).parent
 ABOVE_THE_LINE = {
-    "", "assemble", "background", "benchmarks", "cache", "cli", "comparison", "convert", "dedup", "doctor", "errors",
-    "files", "floor", "generators", "judges", "measure", "metrics", "reasoning", "records", "recipes", "registry",
-    "report", "settings", "stats", "types", "world",
+    "", "assemble", "background", "benchmarks", "blocks", "cache", "cli", "comparison", "convert", "dedup", "doctor",
+    "errors", "files", "floor", "generators", "judges", "measure", "metrics", "reasoning", "records", "recipes",
+    "registry", "report", "settings", "stats", "types", "world",
 }  # fmt: skip
 """Modules and folders that import no torch; a file in them that needs an extra says so in EXTRA."""
 
