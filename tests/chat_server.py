@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -156,3 +157,15 @@ def serving(server: ChatServer) -> Iterator[ChatServer]:
     finally:
         ends[0]()
         thread.join(10)
+
+
+def main() -> None:
+    """Serve with the delay of the first argument until standard input is closed; print the address."""
+    with serving(ChatServer(delay=float(sys.argv[1]))) as server:
+        sys.stdout.write(server.url + "\n")
+        sys.stdout.flush()
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()
