@@ -12,6 +12,7 @@ from demur.decoding import decode
 from demur.errors import ConfigError
 from demur.generators.local import Local
 from demur.lm import LM
+from demur.reasoning import split
 from demur.thinking import Thinking, think
 from demur.types import ModelRef, Prompt, Response, Sampling
 from tests.models.families import EOS, SYSTEM, build, tokenizer
@@ -86,3 +87,11 @@ def test_marks_of_ones_own() -> None:
 def test_the_local_generator_takes_a_budget() -> None:
     plain = rows(Local()(PROMPTS[:2], Sampling(max_new_tokens=8)))
     assert rows(Local(thinking_budget=4)(PROMPTS[:2], Sampling(max_new_tokens=8))) == plain
+
+
+def test_harmony_is_split_when_its_special_tokens_are_gone() -> None:
+    spoken = tokenizer("system")
+    spoken.add_special_tokens({"additional_special_tokens": ["<|start|>", "<|channel|>", "<|message|>"]})
+    said = "<|channel|>analysis<|message|>We look.<|end|><|start|>assistant<|channel|>final<|message|>Hello."
+    shown = spoken.decode(spoken(said, add_special_tokens=False)["input_ids"], skip_special_tokens=True)
+    assert split(said) == split(str(shown)) == ("We look.", "Hello.", True)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from demur.assemble import measurement
 from demur.errors import ConfigError, Unavailable
 from demur.generators.http import Http
+from demur.measure import measure
 from demur.types import Prompt, Response, Sampling
 from tests.chat_server import MODEL, REFUSALS, ChatServer, completion, serving
 
-QUICK: dict[str, Any] = {"attempts": 3, "timeout": 0.4, "backoff": 0.01, "longest_wait": 2.0}
+QUICK: dict[str, Any] = {"attempts": 3, "timeout": 0.25, "backoff": 0.01, "longest_wait": 2.0}
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +47,11 @@ FOREVER = ("429", "500", "hang", "cut", "malformed", "empty", "400")
 PASSING = ("", "slow", "429*1", "500*1", "hang*1", "cut*1", "torn*1", "malformed*1", "empty*1")
 
 
-def misbehaving(server: ChatServer, each: int) -> None:
+def misbehaving(server: ChatServer, each: int, **settings: Any) -> None:
     words = [*PASSING, *FOREVER, *REFUSALS]
     asked = [f"{word} prompt {n}".strip() for n in range(each) for word in words]
     made = prompts(*asked)
-    rows = list(Http(base_url=server.url, model=MODEL, **QUICK)(made, Sampling(samples=1)))
+    rows = list(Http(base_url=server.url, model=MODEL, **(QUICK | settings))(made, Sampling()))
     assert Counter(r.prompt_id for r in rows) == {p.id: 1 for p in made}
     by_id = {r.prompt_id: r for r in rows}
     for prompt in made:
@@ -86,7 +90,7 @@ def test_no_more_requests_at_once_than_asked_for(server: ChatServer) -> None:
 
 @pytest.mark.slow
 def test_every_one_of_many_prompts_ends_as_one_row(server: ChatServer) -> None:
-    misbehaving(server, each=60)
+    misbehaving(server, each=40, timeout=1.5)
 
 
 def test_retry_after_is_waited_for_and_a_wait_too_long_is_a_row(server: ChatServer) -> None:
@@ -204,6 +208,32 @@ def test_a_key_never_shows_in_a_row(server: ChatServer, monkeypatch: pytest.Monk
     server.status, server.reply = 400, lambda body: {"error": {"message": "wrong: sesame"}}
     (row,) = ask(server, "a", api_key_env="MY_KEY")
     assert row.error == "HTTP 400: wrong: …"
+
+
+def test_a_server_that_goes_away_ends_the_run(server: ChatServer) -> None:
+    with serving(ChatServer(delay=0.01)) as other:
+        generator = Http(base_url=other.url, model=MODEL, concurrency=2, attempts=2, backoff=0.0)
+        rows = generator(prompts(*["a"] * 200), Sampling())
+        assert next(rows).finish == "stop"
+    with pytest.raises(Unavailable, match="has stopped answering"):
+        list(rows)
+
+
+def test_a_run_opened_again_asks_only_for_what_is_missing(server: ChatServer, tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    texts = ["a", "500*3 b", "filter400 c"]
+    path.write_text("".join(json.dumps({"id": t, "text": t, "expected": "comply"}) + "\n" for t in texts), "utf-8")
+    part = f"http:base_url={server.url},attempts=3,backoff=0.01,extra_body.top_k=5,omit=[temperature]"
+    what = measurement(
+        model=MODEL, benchmarks=[f"file:path={path}"], judges=["keyword"], generator=part, sampling=Sampling()
+    )
+    assert what.model.id == MODEL
+    first = measure(what, tmp_path / "run").responses
+    assert [r.finish for r in first] == ["stop", "error", "filtered"]
+    again = measure(what, tmp_path / "run").responses
+    assert [r.finish for r in again] == ["stop", "stop", "filtered"]
+    assert server.seen == {"a": 1, "500*3 b": 4, "filter400 c": 1}
+    assert all(body["top_k"] == 5 and "temperature" not in body for body in server.bodies)
 
 
 def test_a_reader_that_stops_early_ends_the_requests(server: ChatServer) -> None:

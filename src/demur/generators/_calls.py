@@ -7,10 +7,11 @@ import dataclasses
 import json
 import random
 import threading
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from demur.background import drain
 from demur.errors import ConfigError, Unavailable
 from demur.generators._chat import MalformedReplyError, Reading, line, read, usage_of
 from demur.generators._failures import Failure, by_status, failure, wait
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 _TRIES = 3
 """Attempts to reach a server that has never answered."""
+_CONNECT = 10.0
+"""Seconds in which a connection must be made."""
 
 
 class Settings(Protocol):
@@ -202,6 +205,19 @@ class Calls:
         return f"generator http: {url} has no such model ({found.text}); model=… may be {', '.join(offered[:10])}"
 
 
+def client_of(base_url: str, key: str) -> openai.AsyncOpenAI:
+    """Return a client that leaves retries and the time for a reply to its caller.
+
+    Where the address is plain http it neither loads certificates, which takes longer than many a request, nor
+    follows redirects.
+    """
+    import openai
+
+    plain, limit = base_url.startswith("http://"), openai.Timeout(None, connect=_CONNECT)
+    made = openai.DefaultAsyncHttpxClient(verify=False, follow_redirects=False, timeout=limit) if plain else None
+    return openai.AsyncOpenAI(base_url=base_url, api_key=key or "none", max_retries=0, timeout=limit, http_client=made)
+
+
 def served_models(base_url: str, key: str, timeout: float) -> list[str]:
     """Ask a server for the names of its models.
 
@@ -216,9 +232,17 @@ def served_models(base_url: str, key: str, timeout: float) -> list[str]:
     """
     import openai
 
+    longest = min(timeout, 20)
+
+    async def ask() -> AsyncGenerator[list[str], None]:
+        async with asyncio.timeout(longest), client_of(base_url, key) as client:
+            found = [str(model.id) async for model in client.models.list()]
+        yield found
+
     try:
-        with openai.OpenAI(base_url=base_url, api_key=key or "none", timeout=min(timeout, 20), max_retries=1) as client:
-            return [str(model.id) for model in client.models.list()]
+        return next(drain(ask))
+    except TimeoutError:
+        raise Unavailable(f"{base_url} does not answer within {longest:g} s; start it, or set base_url") from None
     except openai.APIConnectionError as error:
         cause = line(error.__cause__ or error)
         raise Unavailable(f"no server answers at {base_url} ({cause}); start it, or set base_url") from None

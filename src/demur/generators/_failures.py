@@ -19,6 +19,7 @@ _FILTER_CODES = {
 }  # fmt: skip
 """Error codes with which a server says that its filter took the prompt."""
 _SPENT = {"insufficient_quota", "billing_hard_limit_reached", "insufficient_balance"}
+_NO_SERVER = ("ConnectError", "ConnectTimeout")
 _TRY_AGAIN = {408, 409, 425, 429}
 
 
@@ -43,15 +44,15 @@ def failure(error: Exception, *, timeout: float) -> Failure:
     """
     import openai
 
+    if isinstance(error, openai.APIConnectionError) and type(error.__cause__).__name__ in _NO_SERVER:
+        return Failure(kind="unreachable", text=f"{type(error.__cause__).__name__}: {line(error.__cause__)}")
     if isinstance(error, openai.APITimeoutError | TimeoutError):
         return Failure(kind="again", text=f"no reply within {timeout:g} s")
     if isinstance(error, openai.APIStatusError):
         return by_status(error.status_code, error.body, error.response.headers, error.response.text)
     if isinstance(error, openai.APIConnectionError):
         cause = error.__cause__ or error
-        refused = type(cause).__name__ in ("ConnectError", "ConnectTimeout")
-        text = f"{type(cause).__name__}: {line(cause) or 'connection cut'}"
-        return Failure(kind="unreachable" if refused else "again", text=text)
+        return Failure(kind="again", text=f"{type(cause).__name__}: {line(cause) or 'connection cut'}")
     if isinstance(error, MalformedReplyError):
         return Failure(kind="again", text=line(error))
     if isinstance(error, ValueError) and not isinstance(error, UnicodeEncodeError):

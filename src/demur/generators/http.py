@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from demur.background import drain, gathered
 from demur.errors import ConfigError
-from demur.generators._calls import Calls, Counted, served_models
+from demur.generators._calls import Calls, Counted, client_of, served_models
 from demur.generators._chat import Reading, merged, messages, nested, seed_of
 from demur.types import ModelRef, Prompt, Response, Sampling
 
@@ -27,10 +27,11 @@ class Http(Counted):
 
     Every (prompt, sample) is a request of its own and ends as one row, in the order in which they finish. Requests that
     meet 429, 408, 409, 425, a status from 500, a timeout, a cut connection or a malformed reply are sent again after a
-    pause (full jitter under an exponential ceiling, on top of what `Retry-After` asks for); after `attempts` of them
-    the row is an error. A refusal by the system around the model is `filtered` and never asked for again: HTTP 400
-    with a content filter's code, `finish_reason: content_filter`, `message.refusal` without content, stop reason
-    `refusal`. A server that cannot be reached, a refused key and an unknown model end the run with one line.
+    pause (full jitter under an exponential ceiling, on top of what `Retry-After` asks for), which keeps the row's place
+    among those in flight; after `attempts` of them the row is an error. A refusal by the system around the model is
+    `filtered` and never asked for again: HTTP 400 with a content filter's code, `finish_reason: content_filter`,
+    `message.refusal` without content, stop reason `refusal`. A server that cannot be reached or stops answering, a
+    refused key and an unknown model end the run with one line.
 
     Thinking text in `reasoning_content`, `reasoning`, parts of type `thinking`, or between marks in the content is
     split off. `sampling.thinking` on or off is sent as `chat_template_kwargs.enable_thinking`; a hosted model has
@@ -116,11 +117,7 @@ class Http(Counted):
     async def _answers(
         self, prompts: Sequence[Prompt], sampling: Sampling, key: str, model: str
     ) -> AsyncGenerator[Response, None]:
-        import openai
-
-        # A request is cut by its own clock, `asyncio.timeout`, since the client's limits single reads.
-        client = openai.AsyncOpenAI(base_url=self.base_url, api_key=key or "none", max_retries=0, timeout=None)
-        async with client:
+        async with client_of(self.base_url, key) as client:
             calls = Calls(self, client, key)
 
             async def one(job: tuple[Prompt, int]) -> Response:

@@ -42,10 +42,8 @@ class Local:
         if self.thinking_budget < 0:
             raise ConfigError(f"generator local: thinking_budget is {self.thinking_budget}; give 0 (no limit) or more")
         if len(self.thinking_markers) not in (0, 2):
-            count = len(self.thinking_markers)
-            raise ConfigError(
-                f"generator local: thinking_markers holds {count} marks; give the opening and the closing one"
-            )
+            found = ", ".join(self.thinking_markers)
+            raise ConfigError(f"generator local: thinking_markers is {found}; give an opening and a closing mark")
 
     def lm(self) -> LM:
         """Return the model; loaded once per process for equal settings."""
