@@ -136,6 +136,15 @@ def test_what_a_prompt_sends(server: ChatServer) -> None:
     assert (generator.usage().prompt_tokens, generator.usage().completion_tokens) == (14, 6)
 
 
+def test_a_conversation_may_end_with_the_assistants_message(server: ChatServer) -> None:
+    server.reply = lambda body: completion("safe")
+    turns = {"history": (("user", "a"),), "meta": (("last_role", "assistant"),)}
+    (row,) = Http(base_url=server.url, model=MODEL, **QUICK)(prompts("b", **turns), Sampling())
+    assert server.bodies[-1]["messages"] == [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    assert "continue_final_message" not in server.bodies[-1]
+    assert row.text == "safe"
+
+
 def test_ways_to_prefill(server: ChatServer) -> None:
     sampling = Sampling(prefill="Yes, ")
     (row,) = ask(server, "a", sampling=sampling, prefill="prefix")

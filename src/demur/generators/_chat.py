@@ -32,9 +32,13 @@ class Reading:
 
 
 def messages(prompt: Prompt, prefill: str) -> list[dict[str, Any]]:
-    """Return a prompt as chat messages; a prefill is an assistant message left open."""
+    """Return a prompt as chat messages; a prefill is an assistant message left open.
+
+    A prompt whose `meta` says `last_role` is `assistant` ends with the assistant's message: guards judge such a one.
+    """
+    last = "assistant" if prompt.get("last_role") == "assistant" else "user"
     turns = [("system", prompt.system)] if prompt.system is not None else []
-    turns += [*prompt.history, ("user", prompt.text)]
+    turns += [*prompt.history, (last, prompt.text)]
     turns += [("assistant", prefill)] if prefill else []
     return [{"role": role, "content": text} for role, text in turns]
 

@@ -76,6 +76,7 @@ class Http(Counted):
     extra_body: Mapping[str, Any] = field(default_factory=dict)
     """More fields of every request, as in `extra_body.top_k=20`; they win over demur's own."""
 
+    assistant_last: ClassVar[bool] = True
     neutral: ClassVar[tuple[str, ...]] = (
         "api_key_env", "concurrency", "attempts", "timeout", "backoff", "longest_wait",
     )  # fmt: skip
