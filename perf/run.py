@@ -1,8 +1,9 @@
 """demur beside its peers: `python perf/run.py` (or `make perf`) prints one table of ratios, equality checked first.
 
 Capture against a naive batched loop, a batch-1 loop, `generate(1)`, repeng and steering-vectors; generation against
-`model.generate`; steering against none; `demur measure` end to end; memory over 100,000 prompts. The peers get
-environments of their own under `perf/.venvs/`. Timings mean something only on an idle machine: the load is printed.
+`model.generate`; steering against none; `demur measure` end to end; memory over 100,000 prompts; the `http` generator
+against plain clients. The peers get environments of their own under `perf/.venvs/`. Timings mean something only on an
+idle machine: the load is printed.
 
 `--quick` takes a quarter of the prompts and two rounds, `--only capture` one part, `--base "naive loop"` compares
 against another side than demur.
@@ -20,7 +21,7 @@ from table import Row, save, show
 
 from models import OUT
 
-PARTS = ("capture", "generation", "measure", "memory")
+PARTS = ("capture", "generation", "measure", "memory", "http")
 
 
 def arguments() -> argparse.Namespace:
@@ -49,7 +50,11 @@ def main() -> int:
     parts = args.only or PARTS
     if "capture" in parts:
         rows, versions = capturing.run(base=args.base, rounds=rounds, threads=args.threads, share=share)
-    if set(parts) - {"capture"}:
+    if "http" in parts:
+        import endpoint
+
+        rows += endpoint.run(rounds=rounds, share=share)
+    if set(parts) - {"capture", "http"}:
         import ours
 
         rows += ours.run(parts, model=args.model, rounds=rounds, threads=args.threads, share=share)

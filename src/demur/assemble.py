@@ -49,6 +49,7 @@ def measurement(
     generator: str | PartSpec = "local",
     sampling: Sampling,
     intervention: Path | None = None,
+    guard: str | PartSpec = "",
 ) -> Measurement:
     """Build a whole measurement from what the user wrote.
 
@@ -59,6 +60,7 @@ def measurement(
         generator: a part.
         sampling: how answers are drawn.
         intervention: the folder of a saved intervention, attached by generators that can.
+        guard: a judge of `prompt_harm` that decides before the generator; empty: none.
 
     Raises:
         ConfigError: for unknown names or settings; Unavailable when an extra is missing.
@@ -75,6 +77,9 @@ def measurement(
     if intervention is not None and "intervention" in known:
         settings["intervention"] = str(intervention)
     made = cast(Generator, build("generators", PartSpec(wanted.name, settings)))
+    if guard:
+        front = {"generator": made, "guard": build("judges", spec(guard))}
+        made = cast(Generator, build("generators", PartSpec("guarded", front)))
     ref = getattr(made, "ref", None)
     return Measurement(
         model=ref() if ref else ModelRef(id=wanted.name),

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from demur.errors import ModelError
+from demur.reasoning import CLOSE, OPEN
+from demur.reasoning import split_thinking as split_thinking
 from demur.types import Prompt
 
 Thinking = Literal["auto", "on", "off"]
-OPEN, CLOSE = "<think>", "</think>"
 MARK = "\u2042mark\u2042"
 
 
@@ -149,22 +150,6 @@ class Chats:
 
     def _bare(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
-
-
-def split_thinking(text: str, *, is_open: bool) -> tuple[str, str]:
-    """Return (reasoning, answer) of a generated text.
-
-    Args:
-        text: what the model wrote.
-        is_open: whether the prompt left a thinking block open.
-    """
-    begun = is_open or text.lstrip().startswith(OPEN)
-    if CLOSE in text:
-        reasoning, _, answer = text.partition(CLOSE)
-        return reasoning.replace(OPEN, "", 1).strip(), answer.strip()
-    if begun:
-        return text.replace(OPEN, "", 1).strip(), ""
-    return "", text.strip()
 
 
 def _joined(first: str | None, second: str | None) -> str | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from demur import judges as judging
 from demur import metrics as metric_rules
+from demur.blocks import block_metrics
 from demur.errors import DataError
 from demur.modifiers import defaults
 from demur.records import LoadedRun, OpenRun, RunFolder
@@ -75,7 +76,11 @@ def measure(what: Measurement, out: Path, *, overwrite: bool = False, progress: 
     with RunFolder(out).open(spec, prompts, overwrite=overwrite) as run:
         responses = _responses(run, what, prompts, tell)
         verdicts = _verdicts(run, what, prompts, responses, tell)
-        run.write_metrics(all_metrics(prompts, responses, verdicts, tuple(part.name for part, _ in what.judges)))
+        judges = tuple(part.name for part, _ in what.judges)
+        rows = all_metrics(prompts, responses, verdicts, judges)
+        if what.generator[0].name == "guarded":
+            rows += block_metrics(prompts, responses, verdicts, judges=judges)
+        run.write_metrics(rows)
     return RunFolder.load(out)
 
 

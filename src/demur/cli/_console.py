@@ -109,6 +109,8 @@ HEADLINES = (
     ("oracle_correct_rate", "right, of the answers given (world only)"),
     ("balance", "balance (harmonic mean, macro over languages)"),
     ("unscored_rate", "unscored"),
+    ("guard_block_rate", "blocked by the guard"),
+    ("guard_share_of_unanswered", "the guard's share of deserved answers not given"),
 )
 
 

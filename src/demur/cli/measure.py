@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import enum
 from pathlib import Path
 
 import typer
 
 from demur.cli._console import HEADLINES, console, emit_json, metric_rows, progress, table
+
+
+class Thinking(enum.StrEnum):
+    """What `--thinking` may be."""
+
+    auto = "auto"
+    on = "on"
+    off = "off"
 
 
 def register(app: typer.Typer) -> None:
@@ -22,10 +31,12 @@ def register(app: typer.Typer) -> None:
         judge: list[str] = typer.Option([], help="A part; repeatable; the first is the headline [default: the card's]"),
         generator: str = typer.Option("local", help="A part: what produces the answers."),
         with_: Path | None = typer.Option(None, "--with", help="Folder of a saved intervention to attach."),
+        with_guard: str = typer.Option("", help="A judge of prompt_harm that decides before the model, as a part."),
         out: Path | None = typer.Option(None, help="Run folder [default: runs/<model>-<benchmark>]."),
         max_new_tokens: int = typer.Option(512, min=1, help="Longest answer, in tokens."),
         temperature: float = typer.Option(0.0, min=0.0, help="0 is greedy."),
         samples: int = typer.Option(1, min=1, help="Answers per prompt."),
+        thinking: Thinking = typer.Option(Thinking.auto, help="Have a thinking model think, or not."),
         prefill: str = typer.Option("", help="Text that every answer begins with."),
         seed: int = typer.Option(0, help="Seed of sampled answers."),
         overwrite: bool = typer.Option(False, help="Start anew where the folder holds another run."),
@@ -37,12 +48,23 @@ def register(app: typer.Typer) -> None:
         from demur.types import Sampling, to_json
 
         sampling = Sampling(
-            max_new_tokens=max_new_tokens, temperature=temperature, samples=samples, seed=seed, prefill=prefill
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            samples=samples,
+            seed=seed,
+            prefill=prefill,
+            thinking=thinking.value,
         )
         named = suites.find(suite).parts if suite else ()
         chosen = [*named, *benchmark] or ["world"]
         what = measurement(
-            model=model, benchmarks=chosen, judges=judge, generator=generator, sampling=sampling, intervention=with_
+            model=model,
+            benchmarks=chosen,
+            judges=judge,
+            generator=generator,
+            sampling=sampling,
+            intervention=with_,
+            guard=with_guard,
         )
         words = [*([suite] if suite else []), *benchmark] or ["world"]
         folder = out or Path("runs") / _name(model, words)

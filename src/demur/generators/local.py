@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from demur.errors import ConfigError
 from demur.types import ModelRef, Prompt, Response, Sampling
 
 if TYPE_CHECKING:
@@ -35,6 +36,17 @@ class Local:
     """Tokens held in the cache at most; lower it where memory runs out."""
     intervention: str = ""
     """Folder of a saved intervention that acts on every row."""
+    thinking_budget: int = 0
+    """Tokens of thinking at most, after which the block is closed and the answer written; 0: no limit."""
+    thinking_markers: tuple[str, ...] = ()
+    """Opening and closing mark of the thinking text; empty: the usual ones are recognised."""
+
+    def __post_init__(self) -> None:
+        if self.thinking_budget < 0:
+            raise ConfigError(f"generator local: thinking_budget is {self.thinking_budget}; give 0 (no limit) or more")
+        if len(self.thinking_markers) not in (0, 2):
+            found = ", ".join(self.thinking_markers)
+            raise ConfigError(f"generator local: thinking_markers is {found}; give an opening and a closing mark")
 
     def lm(self) -> LM:
         """Return the model; loaded once per process for equal settings."""
@@ -46,11 +58,12 @@ class Local:
 
     def __call__(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Response]:
         """Answer the prompts, each as soon as it is finished."""
-        from demur.decoding import decode
         from demur.interventions import load
+        from demur.thinking import Thinking, think
 
         what = load(Path(self.intervention)) if self.intervention else None
-        yield from decode(self.lm(), prompts, sampling, what, batch_tokens=self.batch_tokens)
+        how = Thinking(budget=self.thinking_budget, markers=self.thinking_markers)
+        yield from think(self.lm(), prompts, sampling, how, what, batch_tokens=self.batch_tokens)
 
 
 @functools.lru_cache(maxsize=2)
