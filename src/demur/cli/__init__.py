@@ -11,7 +11,7 @@ from demur.cli._console import fail
 from demur.errors import DemurError
 
 VERBS = (
-    "run", "measure", "explain", "fit", "compare", "verify", "report", "list", "show", "doctor", "organism",
+    "run", "measure", "explain", "fit", "compare", "verify", "triage", "report", "list", "show", "doctor", "organism",
     "chat",
 )  # fmt: skip
 _HELP = "Measure, explain and mitigate over-refusal in language models, under a safety floor."
