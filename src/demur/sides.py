@@ -19,7 +19,7 @@ from demur.assemble import measurement
 from demur.errors import ConfigError
 from demur.files import fingerprint
 from demur.fitting import outcomes
-from demur.measure import Measurement, Progress, measure
+from demur.measure import Measurement, Progress, collect_prompts, measure, with_system
 from demur.records import LoadedRun, RunFolder
 from demur.settings import PartSpec, parse_part, spec_of
 from demur.types import Sampling
@@ -136,6 +136,10 @@ def both(
     Raises:
         ConfigError: where `out` holds other runs, or a run folder is given options that only measuring heeds.
     """
+    if plan.a.run and plan.b.run and (plan.benchmarks or plan.judges or plan.sampling):
+        raise ConfigError(
+            "both sides are finished runs: benchmarks, judges and sampling are theirs and cannot be given"
+        )
     model = next((RunFolder.load(side.run) for side in (plan.a, plan.b) if side.run), None)
     runs: list[LoadedRun] = []
     works: list[Measurement | None] = []
@@ -148,7 +152,7 @@ def both(
             continue
         what = _measurement(plan, side, model)
         if not overwrite:
-            _check_system(folder, side)
+            _check_system(folder, what)
         runs.append(measure(what, folder, overwrite=overwrite, progress=_labelled(progress, name)))
         works.append(what)
     price = _price(works, plan, runs[0]) if priced else None
@@ -202,19 +206,23 @@ def _adopt(side: Side, source: Path, folder: Path, overwrite: bool) -> None:
         raise ConfigError(f"{source} is a finished run: a system prompt, intervention or guard cannot be put on it")
     if source.resolve() == folder.resolve():
         return
+    found = RunFolder.load(source)
+    if found.missing or not found.metrics:
+        raise ConfigError(f"{source} holds an unfinished run; finish it with the `demur measure` that began it")
     if folder.exists() and not overwrite:
-        if RunFolder(folder).exists() and RunFolder.load(folder).hashes() == RunFolder.load(source).hashes():
+        if RunFolder(folder).exists() and RunFolder.load(folder).hashes() == found.hashes():
             return
         raise ConfigError(f"folder {folder} holds something other than {source}; choose another --out, or --overwrite")
     shutil.copytree(source, folder, dirs_exist_ok=True)
 
 
-def _check_system(folder: Path, side: Side) -> None:
+def _check_system(folder: Path, what: Measurement) -> None:
     """Say clearly that a folder was measured under another system prompt, before the record does by its hash."""
     if not RunFolder(folder).exists():
         return
-    held = {p.system for p in RunFolder.load(folder).prompts}
-    if side.system not in held and (side.system is not None or None not in held):
+    held = {p.id: p.system for p in RunFolder.load(folder).prompts}
+    now = {p.id: p.system for p in with_system(collect_prompts(what.benchmarks), what.system)}
+    if held.keys() == now.keys() and held != now:
         raise ConfigError(
             f"folder {folder} holds a run under another system prompt; choose another --out, or start anew with "
             "--overwrite"

@@ -46,6 +46,7 @@ def register(app: typer.Typer) -> None:
         temperature: float | None = typer.Option(None, min=0.0, help="0 is greedy [default: 0]"),
         samples: int | None = typer.Option(None, min=1, help="Answers per prompt [default: 1]"),
         seed: int | None = typer.Option(None, help="Seed of sampled answers [default: 0]"),
+        write_report: bool = typer.Option(True, "--report/--no-report", help="Write report.html and report.md."),
         overwrite: bool = typer.Option(False, help="Start anew where the folder holds other runs."),
         as_json: bool = typer.Option(False, "--json", help="Print verify.json."),
     ) -> None:
@@ -77,12 +78,13 @@ def register(app: typer.Typer) -> None:
         found = hold_against(runs.before, runs.after, limits, names=names, price=runs.price)
         write_json(out / "verify.json", to_json(found))
         write_json(out / "floor.json", to_json(found.floor))
-        pages = report.write(out)
+        pages = report.write(out) if write_report else ()
         if as_json:
             emit_json(to_json(found))
         else:
             _show(found)
-            console().print(f"verify.json and both runs: {out}\nreport: {pages[0]}", highlight=False)
+            for line in (f"verify.json and both runs: {out}", *(f"report: {page}" for page in pages[:1])):
+                console().print(line, highlight=False)
         if not found.measured:
             raise typer.Exit(1)
         if not found.passed:

@@ -117,8 +117,8 @@ def write_queue(folder: Path, key: Key, texts: Mapping[str, tuple[str, str]], *,
     if path.is_file() and beside.is_file():
         if read_key(folder) == key:
             return path
-        held = sum(1 for label in read_labels(path).values() if label)
-        if held and not overwrite:
+        held = 0 if overwrite else sum(1 for label in read_labels(path).values() if label)
+        if held:
             raise ConfigError(
                 f"{path} holds {held} labels of another draw (other logs, judges, queue size or seed); choose another "
                 "--out, or lose them with --overwrite"
