@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import importlib
+import importlib.util
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -72,7 +74,8 @@ class Side:
         """Return the generator that gives this side's answers.
 
         Raises:
-            NotFound: for a part with an unknown name; ConfigError: for a guard where this version has none.
+            NotFound: for a part with an unknown name.
+        ConfigError: for a guard where this version has none, or an intervention on a generator that takes none.
         """
         name = self.what.partition(":")[0]
         if Path(self.what).expanduser().is_dir():
@@ -81,6 +84,8 @@ class Side:
             made = _with_model(parse_part(self.what))
         else:
             made = PartSpec("local", {"model": self.what})
+        if self.intervention is not None:
+            made = _with_intervention(made, self.intervention)
         return _guarded(made, self.guard) if self.guard else made
 
 
@@ -119,6 +124,17 @@ def read_system(text: str | None) -> str | None:
         return Path(text[1:]).expanduser().read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the system prompt {text!r}: {error}; give TEXT or @FILE") from None
+
+
+def suite_parts(name: str) -> tuple[str, ...]:
+    """Return the benchmarks of a suite, as parts.
+
+    Raises:
+        NotFound: for an unknown suite; ConfigError: where this version has no suites.
+    """
+    if importlib.util.find_spec("demur.suites") is None:
+        raise ConfigError(f"suite {name!r}: this version of demur has no suites; name benchmarks with --benchmark")
+    return tuple(importlib.import_module("demur.suites").find(name).parts)
 
 
 def both(
@@ -184,6 +200,13 @@ def _with_model(part: PartSpec) -> PartSpec:
         if setting.name == "model" and setting.default is not None:
             return PartSpec(part.name, {"model": ast.literal_eval(setting.default), **part.settings})
     return part
+
+
+def _with_intervention(part: PartSpec, folder: Path) -> PartSpec:
+    """Attach an intervention to a generator that can; one that cannot would leave it out unsaid."""
+    if "intervention" not in {setting.name for setting in registry.fields("generators", part.name)}:
+        raise ConfigError(f"generator {part.name} cannot attach the intervention {folder}; local models can")
+    return PartSpec(part.name, {**part.settings, "intervention": str(folder)})
 
 
 def _guarded(inner: PartSpec, guard: str) -> PartSpec:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import sys
 from pathlib import Path
 from unittest import mock
@@ -204,7 +205,9 @@ def test_benign_prompts_alone_are_below_the_floor_unless_the_strata_are_named(be
         (("--min-answered", "0.8"), "give per cent, as in 80"),
         (("--max-held-loss", "0"), "above 0 and below 100"),
         (("--system-b", "@nowhere.txt"), "nowhere.txt"),
-        (("--guard-b", "guard"), "guard"),
+        (("--guard-b", "nosuch"), "nosuch"),
+        (("--suite", "nosuch"), "nosuch"),
+        (("--with-b", "somewhere"), "cannot attach the intervention somewhere"),
         (("--require", "harmfull"), "harmfull"),
     ],
 )
@@ -303,3 +306,13 @@ def test_the_floor_pairs_prompts_whose_system_prompts_differ() -> None:
     prompt = Prompt(id="h", text="q", expected="refuse", kind="harmful", source="p", system="one")
     rows = [Outcome(prompt=p, state="refusal") for p in (prompt, replace(prompt, system="two"))]
     assert floor.check(rows[:1], rows[1:]).strata[0].n == 1
+
+
+def test_the_example_gate_uses_options_that_exist() -> None:
+    gate = Path(__file__).parents[2] / "examples" / "verify-gate"
+    script = (gate / "gate.sh").read_text()
+    known = demur("verify", "--help")[1]
+    used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", script))
+    assert "--system-b" in used
+    assert not [option for option in used if option[:20] not in known]
+    assert "gate.sh" in (gate / "workflow.yml").read_text()

@@ -12,8 +12,9 @@ from demur.cli._console import HEADLINES, MISSED, console, emit_json, interval, 
 
 if TYPE_CHECKING:
     from demur.floor import Difference
+    from demur.sides import Plan
     from demur.types import Metric
-    from demur.verify import Verification
+    from demur.verify import Limits, Verification
 
 SHOWN = 10
 """Ids listed on the screen; verify.json holds all of them."""
@@ -29,6 +30,7 @@ def register(app: typer.Typer) -> None:
         a: str = typer.Argument(..., help="What is in use: a model, a generator part, or a run folder."),
         b: str = typer.Argument(..., help="What is to replace it: the same kinds of things."),
         benchmark: list[str] = typer.Option([], help="A part; repeatable [default: world, world:attack=all]"),
+        suite: str = typer.Option("", help="Benchmarks by one name, as in `quick`; before those of --benchmark."),
         judge: list[str] = typer.Option([], help="A part; repeatable; the first decides [default: the card's]"),
         system_a: str | None = typer.Option(None, help="System prompt of A: TEXT or @FILE."),
         system_b: str | None = typer.Option(None, help="System prompt of B: TEXT or @FILE."),
@@ -50,12 +52,8 @@ def register(app: typer.Typer) -> None:
         overwrite: bool = typer.Option(False, help="Start anew where the folder holds other runs."),
         as_json: bool = typer.Option(False, "--json", help="Print verify.json."),
     ) -> None:
-        from demur import report
-        from demur.files import write_json
-        from demur.sides import Plan, Side, both, read_system
-        from demur.types import to_json
+        from demur.sides import Plan, Side, read_system, suite_parts
         from demur.verify import Limits
-        from demur.verify import verify as hold_against
 
         limits = Limits(
             max_held_loss=max_held_loss,
@@ -68,27 +66,40 @@ def register(app: typer.Typer) -> None:
         plan = Plan(
             a=Side(what=a, system=read_system(system_a), intervention=with_a, guard=guard_a),
             b=Side(what=b, system=read_system(system_b), intervention=with_b, guard=guard_b),
-            benchmarks=tuple(benchmark),
+            benchmarks=(*(suite_parts(suite) if suite else ()), *benchmark),
             judges=tuple(judge),
             sampling={name: value for name, value in given.items() if value is not None},
         )
-        with progress(quiet=as_json) as tell:
-            runs = both(plan, out, overwrite=overwrite, priced=max_price is not None, progress=tell)
-        names = (plan.a.name, plan.b.name)
-        found = hold_against(runs.before, runs.after, limits, names=names, price=runs.price)
-        write_json(out / "verify.json", to_json(found))
-        write_json(out / "floor.json", to_json(found.floor))
-        pages = report.write(out) if write_report else ()
-        if as_json:
-            emit_json(to_json(found))
-        else:
-            _show(found)
-            for line in (f"verify.json and both runs: {out}", *(f"report: {page}" for page in pages[:1])):
-                console().print(line, highlight=False)
+        found = _measured(plan, limits, out, overwrite=overwrite, write_report=write_report, as_json=as_json)
         if not found.measured:
             raise typer.Exit(1)
         if not found.passed:
             raise typer.Exit(MISSED)
+
+
+def _measured(
+    plan: Plan, limits: Limits, out: Path, *, overwrite: bool, write_report: bool, as_json: bool
+) -> Verification:
+    """Measure both sides, write verify.json and the report, and show what was found."""
+    from demur import report
+    from demur.files import write_json
+    from demur.sides import both
+    from demur.types import to_json
+    from demur.verify import verify
+
+    with progress(quiet=as_json) as tell:
+        runs = both(plan, out, overwrite=overwrite, priced=limits.max_price is not None, progress=tell)
+    found = verify(runs.before, runs.after, limits, names=(plan.a.name, plan.b.name), price=runs.price)
+    write_json(out / "verify.json", to_json(found))
+    write_json(out / "floor.json", to_json(found.floor))
+    pages = report.write(out) if write_report else ()
+    if as_json:
+        emit_json(to_json(found))
+        return found
+    _show(found)
+    for line in (f"verify.json and both runs: {out}", *(f"report: {page}" for page in pages[:1])):
+        console().print(line, highlight=False)
+    return found
 
 
 def _show(found: Verification) -> None:
