@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import io
 import json
 import math
@@ -23,6 +24,7 @@ from demur.triage.estimate import Stratum, over_refusals
 from demur.triage.redact import HIDDEN, Redactor
 from demur.types import Part
 
+APP = functools.cache(cli.build)
 CHAT = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "How?"}]
 REPLY = {"choices": [{"message": {"role": "assistant", "content": "So."}, "finish_reason": "stop"}]}
 
@@ -322,6 +324,7 @@ def demur(*words: str) -> tuple[int, str, str]:
     out, errors, code = io.StringIO(), io.StringIO(), 0
     with (
         mock.patch.object(sys, "argv", ["demur", *words]),
+        mock.patch.object(cli, "build", APP),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(errors),
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import re
@@ -18,6 +19,8 @@ from demur.records import LoadedRun
 from demur.sides import Plan, Side, both, read_system
 from demur.types import Metric, ModelRef, Part, Prompt, Response, RunSpec, Sampling, Verdict
 from demur.verify import Limits, verify
+
+APP = functools.cache(cli.build)
 
 SAYS = '''
 """A judge that reads one phrase."""
@@ -77,6 +80,13 @@ def furnish(folder: Path, n: int) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def _quick_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run's record without asking git and the installed packages."""
+    monkeypatch.setattr(measure, "git_revision", lambda: "")
+    monkeypatch.setattr(measure, "versions", lambda: iter(()))
+
+
 @pytest.fixture
 def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with enough prompts for the floor to be met."""
@@ -95,6 +105,7 @@ def demur(*words: str) -> tuple[int, str, str]:
     out, errors, code = io.StringIO(), io.StringIO(), 0
     with (
         mock.patch.object(sys, "argv", ["demur", *words]),
+        mock.patch.object(cli, "build", APP),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(errors),
     ):
