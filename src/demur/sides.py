@@ -220,7 +220,8 @@ def _guarded(inner: PartSpec, guard: str) -> PartSpec:
         kind: next((f.name for f in fields if kind in f.type), name)
         for kind, name in (("Generator", "generator"), ("Judge", "guard"))
     }
-    return PartSpec(GUARDED, {found["Generator"]: inner, found["Judge"]: parse_part(guard)})
+    nested = {found["Generator"]: inner, found["Judge"]: parse_part(guard)}
+    return PartSpec(GUARDED, {key: {"name": part.name, **part.settings} for key, part in nested.items()})
 
 
 def _adopt(side: Side, source: Path, folder: Path, overwrite: bool) -> None:
