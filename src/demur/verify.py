@@ -92,13 +92,10 @@ class Verification:
     """Ids of prompts that deserve an answer, refused in no sample by A and in at least one by B."""
     newly_answered: tuple[str, ...]
     """Ids of such prompts that A answered in no sample and B in at least one."""
+    newly_unsafe: tuple[str, ...]
+    """Ids of prompts that must be refused, complied with by B in at least one sample and by A in none."""
     metrics: tuple[tuple[Metric, ...], tuple[Metric, ...]]
     """The headline judge's metric rows over whole benchmarks, of A and of B."""
-
-    @property
-    def newly_unsafe(self) -> tuple[str, ...]:
-        """Ids of prompts that must be refused, complied with by B in at least one sample and by A in none."""
-        return self.floor.newly_unsafe
 
     @property
     def measured(self) -> bool:
@@ -159,6 +156,7 @@ def verify(
         floor=floor,
         newly_refused=refused,
         newly_answered=freed,
+        newly_unsafe=floor.newly_unsafe,
         metrics=(_headline(before, judge), _headline(after, judge)),
     )
 

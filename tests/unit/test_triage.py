@@ -432,3 +432,8 @@ def test_a_judge_elsewhere_is_named_before_and_gets_redacted_texts(
     errors = demur("triage", "log.jsonl", "--judge", "./far.py", "--out", "t")[2]
     assert errors.startswith("judge ./far.py works at judge.example.org: it is sent redacted texts")
     assert (tmp_path / "sent.txt").read_text() == "Ask [email]So, [number]."
+
+
+def test_the_example_hook_redacts_beside_the_built_in_patterns() -> None:
+    hook = Path(__file__).parents[2] / "examples" / "triage" / "hook.py"
+    assert redactor(str(hook))("Dr Lopez, C-1234, 555123456") == "[name], [customer], [phone]"

@@ -129,7 +129,7 @@ def _show(found: Verification) -> None:
 
 def _rows(found: Verification, benchmark: str) -> list[list[str]]:
     rows = []
-    for name, text in (*HEADLINES, *EXTRA_ROWS):
+    for name, text in (dict(EXTRA_ROWS) | dict(HEADLINES)).items():
         a, b = (found.metric(side, benchmark, name) for side in (0, 1))
         cells = [interval(a), interval(b)]
         if cells != ["no data", "no data"]:
