@@ -8,6 +8,7 @@ import functools
 import io
 import json
 import math
+import os
 import random
 import socket
 import sys
@@ -27,6 +28,12 @@ from demur.types import Part
 APP = functools.cache(cli.build)
 CHAT = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "How?"}]
 REPLY = {"choices": [{"message": {"role": "assistant", "content": "So."}, "finish_reason": "stop"}]}
+
+
+@pytest.fixture(autouse=True)
+def _quick_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write files without waiting for the disk."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
 def jsonl(path: Path, *lines: object) -> Path:
@@ -345,7 +352,7 @@ def label(path: Path, truth: dict[str, str]) -> None:
         writer.writerows({**r, "label": truth[r["id"]]} for r in rows)
 
 
-@pytest.mark.parametrize("rows", [500, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rows", [300, pytest.param(2000, marks=pytest.mark.slow)])
 def test_logs_of_known_truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     """No socket is opened, no prompt is printed; unlabelled is a miss, labelled covers the truth."""
     monkeypatch.chdir(tmp_path)

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import io
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -82,7 +83,8 @@ def furnish(folder: Path, n: int) -> Path:
 
 @pytest.fixture(autouse=True)
 def _quick_records(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run's record without asking git and the installed packages."""
+    """Run records without asking git and the installed packages, and without waiting for the disk."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
     monkeypatch.setattr(measure, "git_revision", lambda: "")
     monkeypatch.setattr(measure, "versions", lambda: iter(()))
 
