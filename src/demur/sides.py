@@ -157,20 +157,18 @@ def both(
             "both sides are finished runs: benchmarks, judges and sampling are theirs and cannot be given"
         )
     model = next((RunFolder.load(side.run) for side in (plan.a, plan.b) if side.run), None)
-    runs: list[LoadedRun] = []
-    works: list[Measurement | None] = []
-    for side, name in zip((plan.a, plan.b), FOLDERS, strict=True):
+    sides = (plan.a, plan.b)
+    works = [None if side.run else _measurement(plan, side, model) for side in sides]  # all checked before any is run
+    runs = []
+    for side, what, name in zip(sides, works, FOLDERS, strict=True):
         folder = out / name
-        if side.run:
+        if what is not None:
+            if not overwrite:
+                _check_system(folder, what)
+            runs.append(measure(what, folder, overwrite=overwrite, progress=_labelled(progress, name)))
+        elif side.run:
             _adopt(side, side.run, folder, overwrite)
             runs.append(RunFolder.load(folder))
-            works.append(None)
-            continue
-        what = _measurement(plan, side, model)
-        if not overwrite:
-            _check_system(folder, what)
-        runs.append(measure(what, folder, overwrite=overwrite, progress=_labelled(progress, name)))
-        works.append(what)
     price = _price(works, plan, runs[0]) if priced else None
     return Measured(before=runs[0], after=runs[1], price=price)
 

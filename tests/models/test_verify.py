@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from demur.interventions.instruct import Instruct
 from demur.sides import BENCHMARKS, Plan, Side, both
 from demur.verify import Limits, Verification, verify
 from demur.world import allowed_places, system_prompts, system_restrict
@@ -43,3 +44,22 @@ def test_on_all_strata_the_neutral_prompt_passes_and_the_restriction_does_not(tm
     assert not against(tmp_path / "r", RESTRICT, *BENCHMARKS).passed
     found = against(tmp_path / "n", BRIEF, a=str(tmp_path / "r" / "before"))
     assert found.passed, [c.verdict for c in found.checks]
+
+
+def test_the_price_is_that_of_bs_intervention_and_missing_where_more_differs(tmp_path: Path) -> None:
+    """A text that stands before every prompt moves the predictions; an empty one costs nothing."""
+    for name, text in (("moved", HELPFUL), ("still", "")):
+        Instruct(text=text).save(tmp_path / name)
+    a = Side(what="organism")
+
+    def price(folder: str, system: str | None = None) -> float | None:
+        b = Side(what="organism", intervention=tmp_path / folder, system=system)
+        few = {"max_new_tokens": 32}
+        plan = Plan(a=a, b=b, benchmarks=("world:languages=en,limit=12",), sampling=few)
+        return both(plan, tmp_path / f"{folder}-{system}", priced=True).price
+
+    moved = price("moved")
+    assert moved is not None
+    assert moved > 1e-4
+    assert price("still") == 0
+    assert price("moved", system=BRIEF) is None
