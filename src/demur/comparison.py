@@ -50,13 +50,8 @@ def compare_runs(folders: Sequence[Path], *, margin: float = 0.02) -> Comparison
     """
     runs = [RunFolder.load(folder) for folder in folders]
     first = runs[0]
-    for folder, run in zip(folders[1:], runs[1:], strict=True):
-        different = {p.id for p in first.prompts} ^ {p.id for p in run.prompts}
-        if different:
-            raise ConfigError(
-                f"{folder} and {folders[0]} hold different prompts: {len(different)} are in one only, such as "
-                f"{min(different)!r}. Measure both with the same --benchmark settings."
-            )
+    for run in runs[1:]:
+        check_same_prompts(first, run)
     names = [str(folder) for folder in folders]
     pairs = [_pair(names[0], name, first, run, margin) for name, run in zip(names[1:], runs[1:], strict=True)]
     judge = first.spec.judges[0].name
@@ -66,6 +61,16 @@ def compare_runs(folders: Sequence[Path], *, margin: float = 0.02) -> Comparison
         metrics=tuple(tuple(m for m in run.metrics if m.judge == judge) for run in runs),
         pairs=tuple(pairs),
     )
+
+
+def check_same_prompts(first: LoadedRun, other: LoadedRun) -> None:
+    """Raise ConfigError where two runs do not hold the same prompt ids; system prompts may differ."""
+    different = {p.id for p in first.prompts} ^ {p.id for p in other.prompts}
+    if different:
+        raise ConfigError(
+            f"{other.path} and {first.path} hold different prompts: {len(different)} are in one only, such as "
+            f"{min(different)!r}. Measure both with the same --benchmark settings."
+        )
 
 
 def _pair(reference: str, other: str, before: LoadedRun, after: LoadedRun, margin: float) -> Pair:

@@ -55,6 +55,8 @@ class Measurement:
     sampling: Sampling
     intervention: Part | None = None
     device: str = "cpu"
+    system: str | None = None
+    """Given to every prompt that has no system prompt of its own; None gives none."""
 
 
 def measure(what: Measurement, out: Path, *, overwrite: bool = False, progress: Progress | None = None) -> LoadedRun:
@@ -70,7 +72,7 @@ def measure(what: Measurement, out: Path, *, overwrite: bool = False, progress: 
         ConfigError: when `out` holds another run, or another process works in it.
         DataError: for an empty benchmark, repeated prompt ids, or a full disk.
     """
-    prompts = collect_prompts(what.benchmarks)
+    prompts = with_system(collect_prompts(what.benchmarks), what.system)
     spec = _spec(what, out)
     tell = progress or (lambda stage, done, total: None)
     with RunFolder(out).open(spec, prompts, overwrite=overwrite) as run:
@@ -107,6 +109,13 @@ def collect_prompts(benchmarks: Sequence[tuple[Part, Benchmark]]) -> list[Prompt
             raise DataError(f"prompt id {prompt.id!r} occurs twice; ids must be unique within a run")
         seen.add(prompt.id)
     return prompts
+
+
+def with_system(prompts: Sequence[Prompt], system: str | None) -> list[Prompt]:
+    """Return the prompts, `system` given to those that have no system prompt of their own; None changes nothing."""
+    if system is None:
+        return list(prompts)
+    return [dataclasses.replace(p, system=system) if p.system is None else p for p in prompts]
 
 
 def part_label(part: Part, instance: object) -> str:

@@ -18,8 +18,8 @@ ROOT = Path(demur.__file__).parent
 ABOVE_THE_LINE = {
     "", "assemble", "attacks", "background", "benchmarks", "blocks", "cache", "cli", "comparison", "convert", "dedup",
     "doctor", "embeddings", "errors", "files", "floor", "generators", "judges", "leaks", "measure", "metrics",
-    "modifiers", "reasoning", "recipes", "records", "registry", "report", "settings", "stats", "suites", "types",
-    "world",
+    "modifiers", "reasoning", "recipes", "records", "registry", "report", "settings", "sides", "stats", "suites",
+    "triage", "types", "verify", "world",
 }  # fmt: skip
 """Modules and folders that import no torch; a file in them that needs an extra says so in EXTRA."""
 

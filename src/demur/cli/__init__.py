@@ -13,19 +13,9 @@ from demur.cli._console import fail, warn
 from demur.errors import DemurError
 
 VERBS = (
-    "run",
-    "measure",
-    "explain",
-    "fit",
-    "compare",
-    "report",
-    "list",
-    "show",
-    "doctor",
-    "organism",
-    "chat",
-    "benchmarks",
-)
+    "run", "measure", "explain", "fit", "compare", "verify", "triage", "report", "list", "show", "doctor", "organism",
+    "chat", "benchmarks",
+)  # fmt: skip
 _HELP = "Measure, explain and mitigate over-refusal in language models, under a safety floor."
 
 
