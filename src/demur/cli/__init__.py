@@ -10,7 +10,20 @@ import typer
 from demur.cli._console import fail
 from demur.errors import DemurError
 
-VERBS = ("run", "measure", "explain", "fit", "compare", "report", "list", "show", "doctor", "organism", "chat")
+VERBS = (
+    "run",
+    "measure",
+    "explain",
+    "fit",
+    "compare",
+    "judges",
+    "report",
+    "list",
+    "show",
+    "doctor",
+    "organism",
+    "chat",
+)
 _HELP = "Measure, explain and mitigate over-refusal in language models, under a safety floor."
 
 
