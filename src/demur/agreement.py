@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from demur import judges as judging
 from demur import stats
-from demur.checks import POSITIVE
+from demur.checks import POSITIVE, STYLES, Check, Counts
 from demur.errors import ConfigError
 from demur.labelled import Labelled
-from demur.types import LABELS, Judge, Verdict
+from demur.types import LABELS, Judge, Part, Verdict
 
 UNSCORED = "unscored"
 BINARY: Mapping[str, str] = {
@@ -132,6 +132,75 @@ def label_shares(rows: Sequence[Labelled]) -> list[LabelShares]:
         ]
         found.append(LabelShares(model, expected, len(own), *shares))
     return found
+
+
+def check_of(
+    rows: Sequence[Labelled], verdicts: Sequence[Verdict], judge: Part, *, source: str, style: str = "plain"
+) -> Check:
+    """Count a judge's hits and misses on labelled answers; rows that it left unscored count in neither.
+
+    Weighted rows, and several answers to one prompt, are worth fewer than their number: the counts are those of a
+    simple sample of equal precision (effective counts).
+
+    Args:
+        rows: labelled answers with the class of their prompts; those of unknown class are left out.
+        verdicts: one for each, in the same order.
+        judge: the judge as it was used.
+        source: whose labels, of what.
+        style: whose answers they are: `plain` or `edited`.
+
+    Raises:
+        ConfigError: for an unknown style, or where no row has a class.
+    """
+    if style not in STYLES:
+        raise ConfigError(f"style is {style!r}; allowed: {', '.join(STYLES)}")
+    known = [(r, v) for r, v in zip(rows, verdicts, strict=True) if r.expected and v.label is not None]
+    if not known:
+        what = "the rows do not say which prompts deserve an answer"
+        raise ConfigError(f"no check can be kept: {what}; name the prompt set with --prompts, or add a column expected")
+    classes: dict[str, Counts] = {}
+    full: dict[str, Counts] = {}
+    for expected in sorted({str(r.expected) for r, _ in known}):
+        own = [(r, v) for r, v in known if r.expected == expected]
+        classes[expected] = _counts(own, POSITIVE)
+        full[expected] = _counts(own, ("refusal",))
+    return Check(
+        judge=judge.name,
+        fingerprint=judge.fingerprint,
+        source=source,
+        languages=tuple(sorted({r.language for r, _ in known})),
+        styles=(style,),
+        n=len(known),
+        classes=classes,
+        full=full,
+    )
+
+
+def _counts(pairs: Sequence[tuple[Labelled, Verdict]], positive: Sequence[str]) -> Counts:
+    truth = np.array([r.label in positive for r, _ in pairs])
+    judged = np.array([v.label in positive for _, v in pairs])
+    weights = np.array([r.weight for r, _ in pairs])
+    groups = np.unique([r.prompt for r, _ in pairs], return_inverse=True)[1].ravel()
+    tp, fn = _effective(judged[truth], weights[truth], groups[truth])
+    tn, fp = _effective(~judged[~truth], weights[~truth], groups[~truth])
+    return Counts(tp=tp, fn=fn, fp=fp, tn=tn)
+
+
+def _effective(hit: Any, weights: stats.Floats, groups: Any) -> tuple[float, float]:
+    """Hits and misses of a simple sample that knows the (weighted) share of hits as well as these rows do.
+
+    Its size is p(1 − p) over the linearised variance of the share with prompts as clusters, and no more than Kish's
+    (Σw)² / Σw² (L. Kish, 1965, Survey Sampling, §11.7).
+    """
+    if not len(hit):
+        return 0.0, 0.0
+    total = float(weights.sum())
+    share = float((weights * hit).sum()) / total
+    size = total**2 / float((weights**2).sum())
+    pulls = stats.group_totals((weights * (hit - share))[:, None], groups)[:, 0]
+    variance = float(pulls @ pulls) / total**2
+    size = min(size, share * (1 - share) / variance if variance > 0 else float(len(pulls)))
+    return round(share * size, 4), round((1 - share) * size, 4)
 
 
 def _refusals(judge: Judge, name: str, rows: Sequence[Labelled]) -> Iterator[Verdict]:

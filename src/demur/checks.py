@@ -11,19 +11,16 @@ needs none.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
-from demur import stats
 from demur.errors import ConfigError, DataError
 from demur.files import read_json, write_json
-from demur.labelled import Labelled
-from demur.types import Part, Verdict, to_json
+from demur.types import Part, to_json
 
 TRUTH = ("oracle",)
 """Judges that are truth by construction: never corrected, never marked."""
@@ -33,6 +30,11 @@ LEAST = 10
 
 POSITIVE = ("refusal", "partial_refusal")
 """Labels that are a refusal where there are but two classes: refused, fully or in part, or not."""
+WORST = 0.1
+"""Least sensitivity + specificity − 1 of a judge that can be corrected for."""
+Class = Literal["comply", "refuse"]
+CLASSES: tuple[Class, ...] = ("comply", "refuse")
+"""The classes of prompts that a check counts apart."""
 Style = Literal["plain", "edited"]
 """Whose answers: those of a model as it is, or of one with an intervention (which changes how it refuses)."""
 STYLES: tuple[Style, ...] = ("plain", "edited")
@@ -56,6 +58,11 @@ class Counts:
     def specificity(self) -> float:
         """Share of other answers that the judge leaves alone."""
         return self.tn / (self.tn + self.fp)
+
+    @property
+    def youden(self) -> float:
+        """Sensitivity + specificity − 1: 0 for a judge that guesses."""
+        return self.sensitivity + self.specificity - 1
 
     @property
     def least(self) -> float:
@@ -83,6 +90,11 @@ class Check:
     full: Mapping[str, Counts] = field(default_factory=dict)
     """The same with full refusals alone as positive, where it was counted."""
 
+    def whole(self, expected: Class) -> Counts | None:
+        """Return the counts with full refusals alone as positive, where there are enough of them to use."""
+        counts = self.full.get(expected)
+        return counts if counts and counts.least >= LEAST and counts.youden >= WORST else None
+
     def rows(self, expected: str) -> int:
         """Return how many labelled answers (their effective number) there are of a class of prompts."""
         counts = self.classes.get(expected)
@@ -91,22 +103,30 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Validation:
-    """Whether the numbers of one judge in one language rest on a check; one row of `checks.json` in a run's folder."""
+    """Whether one judge's numbers rest on a check, by language and class of prompts: a row of `checks.json`."""
 
     judge: str
     language: str
+    expected: Class
     style: str
-    n_comply: int
-    """Labelled answers to prompts that deserve one (their effective number)."""
-    n_refuse: int
+    n: int
+    """Labelled answers behind the check (their effective number)."""
     source: str
     """Whose labels; empty where there is no check."""
     reason: str
     """Why the judge is not validated here; empty where it is."""
 
 
-def find(checks: Iterable[Check], judge: Part, language: str, style: str = "plain") -> tuple[Check | None, str]:
-    """Return the first check that speaks for a judge's verdicts in a language and style, else None and the reason."""
+def find(checks: Iterable[Check], judge: Part, language: str, style: str, expected: Class) -> tuple[Check | None, str]:
+    """Return the first check that speaks for a judge's verdicts, else None and the reason why none does.
+
+    Args:
+        checks: in order of precedence; those of other judges are passed over.
+        judge: as it was used; a check of another fingerprint does not count.
+        language: of the answers.
+        style: whose answers, one of `STYLES`.
+        expected: the class of the prompts.
+    """
     own = [c for c in checks if c.judge == judge.name]
     if not own:
         return None, "no labelled check"
@@ -119,16 +139,17 @@ def find(checks: Iterable[Check], judge: Part, language: str, style: str = "plai
     styled = [c for c in spoken if style in c.styles]
     if not styled:
         return None, "no labelled check on answers of an edited model"
-    enough = [c for c in styled if any(counts.least >= LEAST for counts in c.classes.values())]
+    enough = [c for c in styled if expected in c.classes and c.classes[expected].least >= LEAST]
     if not enough:
-        return None, f"fewer than {LEAST} labelled refusals or other answers"
-    return enough[0], ""
+        return None, f"fewer than {LEAST} labelled refusals or other answers on such prompts"
+    able = [c for c in enough if c.classes[expected].youden >= WORST]
+    return (able[0], "") if able else (None, "by its check the judge is hardly better than chance on such prompts")
 
 
 def validated(
     judge: str, language: str, *, checks: Sequence[Check] = (), style: str = "plain", fingerprint: str = ""
 ) -> str:
-    """Return "" where a check on file speaks for a judge in a language and style, else the reason why none does.
+    """Return "" where checks on file speak for a judge in a language and style, else the reason why none does.
 
     Args:
         judge: its name. The oracle is truth by construction: always "".
@@ -137,32 +158,30 @@ def validated(
         style: `plain`, or `edited` for answers of a model with an intervention.
         fingerprint: of the judge as used; empty matches any.
     """
-    if judge in TRUTH:
-        return ""
     part = Part(name=judge, settings={}, fingerprint=fingerprint)
-    return find((*checks, *shipped(judge)), part, language, style)[1]
+    return next((v.reason for v in validations([part], [language], checks, style) if v.reason), "")
 
 
 def validations(
     judges: Sequence[Part], languages: Sequence[str], checks: Sequence[Check] = (), style: str = "plain"
 ) -> list[Validation]:
-    """Return one row per judge and language: what its check rests on, or why it is not validated."""
+    """Return, per judge, language and class of prompts, what its check rests on, or why it is not validated."""
     rows = []
     for part in judges:
-        for language in languages:
+        known = (*checks, *shipped(part.name))
+        for language, expected in itertools.product(languages, CLASSES):
             if part.name in TRUTH:
-                check, reason, source = None, "", "truth by construction"
+                n, source, reason = 0, "truth by construction", ""
             else:
-                check, reason = find((*checks, *shipped(part.name)), part, language, style)
-                source = check.source if check else ""
-            n = [check.rows(expected) if check else 0 for expected in ("comply", "refuse")]
+                check, reason = find(known, part, language, style, expected)
+                n, source = (check.rows(expected), check.source) if check else (0, "")
             rows.append(
                 Validation(
                     judge=part.name,
                     language=language,
+                    expected=expected,
                     style=style,
-                    n_comply=n[0],
-                    n_refuse=n[1],
+                    n=n,
                     source=source,
                     reason=reason,
                 )
@@ -196,80 +215,11 @@ def save_checks(path: Path, checks: Sequence[Check]) -> None:
     write_json(path, rows[0] if len(rows) == 1 else rows)
 
 
-def check_of(
-    rows: Sequence[Labelled], verdicts: Sequence[Verdict], judge: Part, *, source: str, style: str = "plain"
-) -> Check:
-    """Count a judge's hits and misses on labelled answers; rows that it left unscored count in neither.
-
-    Weighted rows, and several answers to one prompt, are worth fewer than their number: the counts are those of a
-    simple sample of equal precision (effective counts).
-
-    Args:
-        rows: labelled answers with the class of their prompts; those of unknown class are left out.
-        verdicts: one for each, in the same order.
-        judge: the judge as it was used.
-        source: whose labels, of what.
-        style: whose answers they are: `plain` or `edited`.
-
-    Raises:
-        ConfigError: for an unknown style, or where no row has a class.
-    """
-    if style not in STYLES:
-        raise ConfigError(f"style is {style!r}; allowed: {', '.join(STYLES)}")
-    known = [(r, v) for r, v in zip(rows, verdicts, strict=True) if r.expected and v.label is not None]
-    if not known:
-        what = "the rows do not say which prompts deserve an answer"
-        raise ConfigError(f"no check can be kept: {what}; name the prompt set with --prompts, or add a column expected")
-    classes: dict[str, Counts] = {}
-    full: dict[str, Counts] = {}
-    for expected in sorted({str(r.expected) for r, _ in known}):
-        own = [(r, v) for r, v in known if r.expected == expected]
-        classes[expected] = _counts(own, POSITIVE)
-        full[expected] = _counts(own, ("refusal",))
-    return Check(
-        judge=judge.name,
-        fingerprint=judge.fingerprint,
-        source=source,
-        languages=tuple(sorted({r.language for r, _ in known})),
-        styles=(style,),
-        n=len(known),
-        classes=classes,
-        full=full,
-    )
-
-
-def _counts(pairs: Sequence[tuple[Labelled, Verdict]], positive: Sequence[str]) -> Counts:
-    truth = np.array([r.label in positive for r, _ in pairs])
-    judged = np.array([v.label in positive for _, v in pairs])
-    weights = np.array([r.weight for r, _ in pairs])
-    groups = np.unique([r.prompt for r, _ in pairs], return_inverse=True)[1].ravel()
-    tp, fn = _effective(judged[truth], weights[truth], groups[truth])
-    tn, fp = _effective(~judged[~truth], weights[~truth], groups[~truth])
-    return Counts(tp=tp, fn=fn, fp=fp, tn=tn)
-
-
-def _effective(hit: Any, weights: stats.Floats, groups: Any) -> tuple[float, float]:
-    """Hits and misses of a simple sample that knows the (weighted) share of hits as well as these rows do.
-
-    Its size is p(1 − p) over the linearised variance of the share with prompts as clusters, and no more than Kish's
-    (Σw)² / Σw² (L. Kish, 1965, Survey Sampling, §11.7).
-    """
-    if not len(hit):
-        return 0.0, 0.0
-    total = float(weights.sum())
-    share = float((weights * hit).sum()) / total
-    size = total**2 / float((weights**2).sum())
-    pulls = stats.group_totals((weights * (hit - share))[:, None], groups)[:, 0]
-    variance = float(pulls @ pulls) / total**2
-    size = min(size, share * (1 - share) / variance if variance > 0 else float(len(pulls)))
-    return round(share * size, 4), round((1 - share) * size, 4)
-
-
 def _read(raw: Any, where: str) -> Check:
     if not isinstance(raw, dict) or not {"judge", "classes"} <= raw.keys():
         raise DataError(f"{where} is no check: it needs judge, source, languages and classes with tp, fn, fp, tn")
     for key in raw["classes"]:
-        if key not in ("comply", "refuse"):
+        if key not in CLASSES:
             raise DataError(f"{where}: class {key!r}; allowed: comply, refuse")
     return Check(
         judge=str(raw["judge"]),

@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from demur import correction, pairs
 from demur import judges as judging
 from demur import metrics as metric_rules
+from demur.checks import Check, Validation, load_checks, validations
 from demur.errors import DataError
-from demur.records import LoadedRun, OpenRun, RunFolder
+from demur.records import CHECK, LoadedRun, OpenRun, RunFolder
 from demur.types import (
     Benchmark,
     Generator,
@@ -52,6 +54,8 @@ class Measurement:
     sampling: Sampling
     intervention: Part | None = None
     device: str = "cpu"
+    checks: tuple[Check, ...] = ()
+    """Checks of the judges, beside those that demur ships and `check.json` in the run's folder."""
 
 
 def measure(what: Measurement, out: Path, *, overwrite: bool = False, progress: Progress | None = None) -> LoadedRun:
@@ -73,7 +77,12 @@ def measure(what: Measurement, out: Path, *, overwrite: bool = False, progress: 
     with RunFolder(out).open(spec, prompts, overwrite=overwrite) as run:
         responses = _responses(run, what, prompts, tell)
         verdicts = _verdicts(run, what, prompts, responses, tell)
-        run.write_metrics(all_metrics(prompts, responses, verdicts, tuple(part.name for part, _ in what.judges)))
+        checks = (*(load_checks(out / CHECK) if (out / CHECK).is_file() else ()), *what.checks)
+        style = "edited" if what.intervention else "plain"
+        run.write_metrics(
+            all_metrics(prompts, responses, verdicts, [part for part, _ in what.judges], checks=checks, style=style),
+            _validations(what, prompts, checks, style),
+        )
     return RunFolder.load(out)
 
 
@@ -107,22 +116,42 @@ def part_label(part: Part, instance: object) -> str:
 
 
 def all_metrics(
-    prompts: Sequence[Prompt], responses: Sequence[Response], verdicts: Sequence[Verdict], judges: tuple[str, ...]
+    prompts: Sequence[Prompt],
+    responses: Sequence[Response],
+    verdicts: Sequence[Verdict],
+    judges: Sequence[Part],
+    *,
+    checks: Sequence[Check] = (),
+    style: str = "plain",
 ) -> list[Metric]:
-    """Return the metric rows of every benchmark in the run, the first judge's rows first."""
+    """Return the metric rows of every benchmark in the run, the first judge's rows first.
+
+    Args:
+        prompts: of all benchmarks.
+        responses: to them.
+        verdicts: on these.
+        judges: as used, the headline first.
+        checks: of the judges, beside those that demur ships.
+        style: whose answers these are: `plain`, or `edited` where an intervention was attached.
+    """
+    names = tuple(part.name for part in judges)
     labels = list(dict.fromkeys(p.get(LABEL) for p in prompts))
     rows: list[Metric] = []
     for label in labels:
         own = [p for p in prompts if p.get(LABEL) == label]
         ids = {p.id for p in own}
-        rows += metric_rules.compute(
-            own,
-            [r for r in responses if r.prompt_id in ids],
-            [v for v in verdicts if v.prompt_id in ids],
-            benchmark=label,
-            judges=judges,
-        )
+        data = own, [r for r in responses if r.prompt_id in ids], [v for v in verdicts if v.prompt_id in ids]
+        found = metric_rules.compute(*data, benchmark=label, judges=names)
+        found += pairs.pair_metrics(*data, benchmark=label, judges=names)
+        found += correction.corrected_metrics(*data, benchmark=label, judges=judges, checks=checks, style=style)
+        rows += sorted(found, key=lambda m: names.index(m.judge))
     return rows
+
+
+def _validations(what: Measurement, prompts: Sequence[Prompt], checks: Sequence[Check], style: str) -> list[Validation]:
+    """What the refusal verdicts of each judge rest on, in each language of the run."""
+    judges = [part for part, judge in what.judges if "refusal" in judge.questions]
+    return validations(judges, sorted({p.language for p in prompts}), checks, style)
 
 
 def _responses(run: OpenRun, what: Measurement, prompts: list[Prompt], tell: Progress) -> list[Response]:

@@ -59,7 +59,8 @@ def register(app: typer.Typer) -> None:
         two = _two_classes(labelled) if binary is None else binary
         _show(labelled, verdicts, part.name, binary=two, as_json=as_json)
         if save is not None:
-            from demur.checks import check_of, save_checks
+            from demur.agreement import check_of
+            from demur.checks import save_checks
 
             save_checks(save, [check_of(labelled.rows, verdicts, part, source=file.name, style=style)])
             console(stderr=True).print(f"check: {save}", highlight=False)

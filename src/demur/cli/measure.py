@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
-from demur.cli._console import HEADLINES, console, emit_json, metric_rows, progress, table
+from demur.cli._console import HEADLINES, console, emit_json, metric_rows, progress, table, validation_note
+
+if TYPE_CHECKING:
+    from demur.checks import Check
 
 
 def register(app: typer.Typer) -> None:
@@ -25,6 +30,7 @@ def register(app: typer.Typer) -> None:
         samples: int = typer.Option(1, min=1, help="Answers per prompt."),
         prefill: str = typer.Option("", help="Text that every answer begins with."),
         seed: int = typer.Option(0, help="Seed of sampled answers."),
+        check: list[Path] = typer.Option([], help="Check of a judge, from `demur judges check --save`; repeatable."),
         overwrite: bool = typer.Option(False, help="Start anew where the folder holds another run."),
         as_json: bool = typer.Option(False, "--json", help="Print the metric rows as JSON."),
     ) -> None:
@@ -39,6 +45,7 @@ def register(app: typer.Typer) -> None:
         what = measurement(
             model=model, benchmarks=benchmark, judges=judge, generator=generator, sampling=sampling, intervention=with_
         )
+        what = replace(what, checks=_checks(check, [part.name for part, _ in what.judges]))
         folder = out or Path("runs") / _name(model, benchmark)
         with progress(quiet=as_json) as tell:
             run = run_measure(what, folder, overwrite=overwrite, progress=tell)
@@ -47,10 +54,29 @@ def register(app: typer.Typer) -> None:
             emit_json(to_json(run.metrics))
         else:
             columns = ("benchmark", "measure", "value", "n", "groups")
-            table(f"{model} on {', '.join(benchmark)}", columns, metric_rows(run.metrics), right=(2, 3, 4))
+            table(
+                f"{model} on {', '.join(benchmark)}",
+                columns,
+                metric_rows(run.metrics, run.validations),
+                right=(2, 3, 4),
+            )
+            validation_note(run.validations)
             console().print(f"run: {folder}\nreport: {pages[0]}", highlight=False)
         if all(m.value is None for m in run.metrics if m.name in dict(HEADLINES[:2])):
             raise typer.Exit(1)
+
+
+def _checks(files: list[Path], judges: list[str]) -> tuple[Check, ...]:
+    from demur.checks import load_checks
+    from demur.errors import ConfigError
+
+    found = tuple(check for file in files for check in load_checks(file))
+    for check in found:
+        if check.judge not in judges:
+            raise ConfigError(
+                f"--check holds a check of judge {check.judge!r}; the judges here are {', '.join(judges)}"
+            )
+    return found
 
 
 def _name(model: str, benchmarks: list[str]) -> str:
