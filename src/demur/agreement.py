@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from demur import judges as judging
 from demur import stats
-from demur.checks import POSITIVE, STYLES, Check, Counts
+from demur.checks import CLASSES, POSITIVE, STYLES, Check, Counts
 from demur.errors import ConfigError
 from demur.labelled import Labelled
 from demur.types import LABELS, Judge, Part, Verdict
@@ -134,13 +134,13 @@ def label_shares(rows: Sequence[Labelled]) -> list[LabelShares]:
     return found
 
 
-def check_of(
+def checks_of(
     rows: Sequence[Labelled], verdicts: Sequence[Verdict], judge: Part, *, source: str, style: str = "plain"
-) -> Check:
-    """Count a judge's hits and misses on labelled answers; rows that it left unscored count in neither.
+) -> list[Check]:
+    """Count a judge's hits and misses on labelled answers, in each language by itself.
 
-    Weighted rows, and several answers to one prompt, are worth fewer than their number: the counts are those of a
-    simple sample of equal precision (effective counts).
+    Rows that the judge left unscored count in neither. Weighted rows, and several answers to one prompt, are worth
+    fewer than their number: the counts are those of a simple sample of equal precision (effective counts).
 
     Args:
         rows: labelled answers with the class of their prompts; those of unknown class are left out.
@@ -154,26 +154,27 @@ def check_of(
     """
     if style not in STYLES:
         raise ConfigError(f"style is {style!r}; allowed: {', '.join(STYLES)}")
-    known = [(r, v) for r, v in zip(rows, verdicts, strict=True) if r.expected and v.label is not None]
+    known = [(r, v) for r, v in zip(rows, verdicts, strict=True) if r.expected in CLASSES and v.label is not None]
     if not known:
         what = "the rows do not say which prompts deserve an answer"
         raise ConfigError(f"no check can be kept: {what}; name the prompt set with --prompts, or add a column expected")
-    classes: dict[str, Counts] = {}
-    full: dict[str, Counts] = {}
-    for expected in sorted({str(r.expected) for r, _ in known}):
-        own = [(r, v) for r, v in known if r.expected == expected]
-        classes[expected] = _counts(own, POSITIVE)
-        full[expected] = _counts(own, ("refusal",))
-    return Check(
-        judge=judge.name,
-        fingerprint=judge.fingerprint,
-        source=source,
-        languages=tuple(sorted({r.language for r, _ in known})),
-        styles=(style,),
-        n=len(known),
-        classes=classes,
-        full=full,
-    )
+    found = []
+    for language in sorted({r.language for r, _ in known}):
+        here = [(r, v) for r, v in known if r.language == language]
+        by_class = {c: [(r, v) for r, v in here if r.expected == c] for c in CLASSES}
+        found.append(
+            Check(
+                judge=judge.name,
+                fingerprint=judge.fingerprint,
+                source=source,
+                languages=(language,),
+                styles=(style,),
+                n=len(here),
+                classes={c: _counts(own, POSITIVE) for c, own in by_class.items() if own},
+                full={c: _counts(own, ("refusal",)) for c, own in by_class.items() if own},
+            )
+        )
+    return found
 
 
 def _counts(pairs: Sequence[tuple[Labelled, Verdict]], positive: Sequence[str]) -> Counts:

@@ -17,7 +17,7 @@ from demur import judges as judging
 from demur import metrics as metric_rules
 from demur.checks import Check, Validation, load_checks, validations
 from demur.errors import DataError
-from demur.records import CHECK, LoadedRun, OpenRun, RunFolder
+from demur.records import CHECK, CHECKS, METRICS, LoadedRun, OpenRun, RunFolder, lock, write_json
 from demur.types import (
     Benchmark,
     Generator,
@@ -77,13 +77,33 @@ def measure(what: Measurement, out: Path, *, overwrite: bool = False, progress: 
     with RunFolder(out).open(spec, prompts, overwrite=overwrite) as run:
         responses = _responses(run, what, prompts, tell)
         verdicts = _verdicts(run, what, prompts, responses, tell)
-        checks = (*(load_checks(out / CHECK) if (out / CHECK).is_file() else ()), *what.checks)
-        style = "edited" if what.intervention else "plain"
+        parts = [part for part, _ in what.judges]
         run.write_metrics(
-            all_metrics(prompts, responses, verdicts, [part for part, _ in what.judges], checks=checks, style=style),
-            _validations(what, prompts, checks, style),
+            *_results(out, (prompts, responses, verdicts), parts, what.checks, edited=run.spec.intervention)
         )
     return RunFolder.load(out)
+
+
+def remeasure(path: Path, *, checks: Sequence[Check] = ()) -> LoadedRun:
+    """Compute a finished run's metrics again from what its folder holds: after labels were given, for instance.
+
+    Args:
+        path: the run folder.
+        checks: of its judges, beside those that demur ships and `check.json` in the folder.
+
+    Raises:
+        ConfigError: where `path` is no run folder, or another process works in it.
+        DataError: for a malformed file, or a run that was cut short.
+    """
+    run = RunFolder.load(path)
+    if run.missing:
+        raise DataError(f"run {path} lacks {run.missing} answers; finish it first with the command that began it")
+    rows = run.prompts, run.responses, run.verdicts
+    with lock(path):
+        found, rests = _results(path, rows, run.spec.judges, checks, edited=run.spec.intervention)
+        write_json(path / METRICS, found)
+        write_json(path / CHECKS, rests)
+    return RunFolder.load(path)
 
 
 def collect_prompts(benchmarks: Sequence[tuple[Part, Benchmark]]) -> list[Prompt]:
@@ -148,10 +168,21 @@ def all_metrics(
     return rows
 
 
-def _validations(what: Measurement, prompts: Sequence[Prompt], checks: Sequence[Check], style: str) -> list[Validation]:
-    """What the refusal verdicts of each judge rest on, in each language of the run."""
-    judges = [part for part, judge in what.judges if "refusal" in judge.questions]
-    return validations(judges, sorted({p.language for p in prompts}), checks, style)
+def _results(
+    out: Path,
+    rows: tuple[Sequence[Prompt], Sequence[Response], Sequence[Verdict]],
+    judges: Sequence[Part],
+    checks: Sequence[Check],
+    *,
+    edited: Part | None,
+) -> tuple[list[Metric], list[Validation]]:
+    """Return a run's metrics, and what the refusal verdicts of each judge rest on."""
+    known = (*(load_checks(out / CHECK) if (out / CHECK).is_file() else ()), *checks)
+    style = "edited" if edited else "plain"
+    asked = {v.judge for v in rows[2] if v.question == "refusal"}
+    languages = sorted({p.language for p in rows[0]})
+    rests = validations([part for part in judges if part.name in asked], languages, known, style)
+    return all_metrics(*rows, judges, checks=known, style=style), rests
 
 
 def _responses(run: OpenRun, what: Measurement, prompts: list[Prompt], tell: Progress) -> list[Response]:

@@ -59,11 +59,53 @@ def register(app: typer.Typer) -> None:
         two = _two_classes(labelled) if binary is None else binary
         _show(labelled, verdicts, part.name, binary=two, as_json=as_json)
         if save is not None:
-            from demur.agreement import check_of
+            from demur.agreement import checks_of
             from demur.checks import save_checks
 
-            save_checks(save, [check_of(labelled.rows, verdicts, part, source=file.name, style=style)])
+            save_checks(save, checks_of(labelled.rows, verdicts, part, source=file.name, style=style))
             console(stderr=True).print(f"check: {save}", highlight=False)
+
+    @group.command(help="Label a stratified random sample of a run's answers by hand, and all disputed ones.")
+    def label(
+        run: Path = typer.Argument(..., help="A run folder, or a recipe's folder with before and after."),
+        against: Path | None = typer.Option(None, help="Another run of the same prompts, to label both."),
+        n: int = typer.Option(200, min=1, help="Answers in the random sample."),
+        disputed: bool = typer.Option(True, help="With two runs, also all prompts whose verdict changed."),
+        seed: int = typer.Option(0, help="Seed of the draw."),
+        annotator: str = typer.Option("", help="Your name, written beside each label."),
+        verdicts: bool = typer.Option(False, help="Show the judge's verdict [default: blind]."),
+    ) -> None:
+        from demur import labelling
+        from demur.cli._labelling import session
+
+        runs = labelling.arms(run, against)
+        tasks = labelling.plan(runs, n=n, seed=seed, disputed=disputed)
+        todo = labelling.waiting(tasks, runs)
+        drawn = sum(t.drawn for t in tasks)
+        console().print(
+            f"{len(tasks)} answers: {drawn} drawn at random, {len(tasks) - drawn} disputed; {len(todo)} to label",
+            highlight=False,
+        )
+        session(todo, annotator=annotator, verdicts=verdicts)
+        for arm in runs:
+            _keep(arm.path)
+
+
+def _keep(path: Path) -> None:
+    """Make the check of a run from its labels, and its metrics anew; say what there is."""
+    from demur import labelling
+    from demur.measure import remeasure
+    from demur.records import RunFolder
+
+    run = RunFolder.load(path)
+    given = sum(row.label is not None and row.drawn for row in labelling.labels_of(run).values())
+    if given:
+        found = labelling.keep_checks(run)
+        remeasure(path)
+        judges = ", ".join(dict.fromkeys(check.judge for check in found))
+        console().print(f"{path}: {given} labels of the random sample; check of {judges} kept", highlight=False)
+    else:
+        console().print(f"{path}: no labels of the random sample yet", highlight=False)
 
 
 def _pairs(items: Sequence[str], option: str) -> dict[str, str]:
