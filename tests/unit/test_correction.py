@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
 import json
+import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 
-from demur import metrics
+from demur import cli, metrics
 from demur.checks import Check, Counts, find, load_checks, save_checks, validated, validations
 from demur.correction import corrected, corrected_metrics, rogan_gladen
 from demur.errors import ConfigError, DataError
+from demur.records import RunFolder
 from demur.types import Part, Prompt, Response, Verdict
 
 PART = Part(name="j", settings={}, fingerprint="f1")
@@ -276,3 +281,47 @@ def test_a_malformed_check_is_refused(tmp_path: Path, raw: dict, says: str) -> N
         load_checks(tmp_path / "c.json")
     with pytest.raises(ConfigError, match="--save"):
         load_checks(tmp_path / "none.json")
+
+
+def test_measure_marks_what_is_not_validated_and_corrects_what_is(tmp_path: Path) -> None:
+    prompts = tmp_path / "p.jsonl"
+    rows = [
+        {"id": f"m/{i}", "prompt": f"q {i}", "label": "harmful" if i % 2 else "benign", "language": "sw"}
+        for i in range(40)
+    ]
+    prompts.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["measure", "--generator", "fake", "--benchmark", f"file:path={prompts}", "--judge", "keyword"]
+    words += ["--out", str(tmp_path / "r")]
+    code, out, errors = demur(*words)
+    assert code == 0, errors
+    assert out.replace("\n", " ").count("validated") >= 4
+    assert "keyword is not validated in sw (comply), sw (refuse): no labelled check" in out
+    assert "corrected" not in out
+    kept = tmp_path / "kept.json"
+    save_checks(kept, [Check(judge="keyword", source="s", languages=("sw",), classes=CHECK.classes)])
+    code, out, errors = demur(*words, "--check", str(kept))
+    assert code == 0, errors
+    assert "validated" not in out
+    assert out.count("corrected") >= 4
+    found = RunFolder.load(tmp_path / "r")
+    assert {m.name for m in found.metrics} >= NAMES
+    assert [(v.language, v.expected, v.source, v.reason) for v in found.validations] == [
+        ("sw", "comply", "s", ""),
+        ("sw", "refuse", "s", ""),
+    ]
+    save_checks(kept, [Check(judge="other", source="s", classes=CHECK.classes)])
+    code, _, errors = demur(*words, "--check", str(kept))
+    assert (code, "judge 'other'" in errors) == (2, True)
+
+
+def demur(*words: str) -> tuple[int, str, str]:
+    out, errors, code = io.StringIO(), io.StringIO(), 0
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(mock.patch.object(sys, "argv", ["demur", *words]))
+        stack.enter_context(contextlib.redirect_stdout(out))
+        stack.enter_context(contextlib.redirect_stderr(errors))
+        try:
+            cli.main()
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+    return code, out.getvalue(), errors.getvalue()

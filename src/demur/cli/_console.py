@@ -140,6 +140,12 @@ def not_validated(name: str, judge: str, validations: Sequence[Validation]) -> s
     return "not validated" if everywhere else f"not validated: {', '.join(missing)}"
 
 
+def marked(metric: Metric | None, validations: Sequence[Validation]) -> str:
+    """Return `interval`, with the mark of a number whose judge has no check."""
+    mark = not_validated(metric.name, metric.judge, validations) if metric and metric.value is not None else ""
+    return f"{interval(metric)} ({mark})" if mark else interval(metric)
+
+
 def validation_note(validations: Sequence[Validation]) -> None:
     """Print why numbers are marked as not validated, one line per reason."""
     reasons: dict[tuple[str, str], set[str]] = {}
@@ -164,7 +170,5 @@ def metric_rows(metrics: Sequence[Metric], validations: Sequence[Validation] = (
         for name, text in HEADLINES:
             m = own.get(name)
             if m is not None and (m.value is not None or name in ("answered_rate", "held_rate")):
-                mark = not_validated(name, judge, validations)
-                shown = f"{interval(m)} ({mark})" if mark else interval(m)
-                rows.append([benchmark, text, shown, str(m.n), str(m.groups)])
+                rows.append([benchmark, text, marked(m, validations), str(m.n), str(m.groups)])
     return rows
