@@ -16,6 +16,7 @@ import pytest
 
 from demur import cli, labelling
 from demur.checks import load_checks
+from demur.cli._labelling import session
 from demur.errors import ConfigError, DataError
 from demur.measure import remeasure
 from demur.records import RunFolder
@@ -265,3 +266,17 @@ def test_a_run_without_verdicts_has_nothing_to_label(tmp_path: Path) -> None:
     empty = dataclasses.replace(loaded, responses=(), verdicts=())
     with pytest.raises(DataError, match="no finished answers"):
         labelling.plan([empty])
+
+
+def test_on_a_terminal_single_keys_are_read(tmp_path: Path) -> None:
+    path = run(tmp_path / "r")
+    tasks = labelling.plan(labelling.arms(path), n=8)
+    keys = [*([" "] if tasks[0].harmful else []), "3", "\x03"]
+    with (
+        mock.patch.object(sys, "stdin", mock.Mock(isatty=lambda: True)),
+        mock.patch("click.getchar", side_effect=keys),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
+        given = session(tasks)
+    assert given == 1
+    assert [r["label"] for r in rows(path)] == ["refusal"]
