@@ -20,7 +20,11 @@ def register(app: typer.Typer) -> None:
     """Add the verb to the application."""
     group = typer.Typer(help="Check judges against people, and label answers to check them on.", no_args_is_help=True)
     app.add_typer(group, name="judges")
+    _add_check(group)
+    _add_label(group)
 
+
+def _add_check(group: typer.Typer) -> None:
     @group.command(help="Compare a judge with labelled answers: rows of prompt, response, label[, model, language].")
     def check(
         file: Path = typer.Argument(..., help="JSONL, CSV or TSV."),
@@ -65,6 +69,8 @@ def register(app: typer.Typer) -> None:
             save_checks(save, checks_of(labelled.rows, verdicts, part, source=file.name, style=style))
             console(stderr=True).print(f"check: {save}", highlight=False)
 
+
+def _add_label(group: typer.Typer) -> None:
     @group.command(help="Label a stratified random sample of a run's answers by hand, and all disputed ones.")
     def label(
         run: Path = typer.Argument(..., help="A run folder, or a recipe's folder with before and after."),
