@@ -150,7 +150,7 @@ def checks_of(
         style: whose answers they are: `plain` or `edited`.
 
     Raises:
-        ConfigError: for an unknown style, or where no row has a class.
+        ConfigError: for an unknown style, or where no row has a class, or a row has no language.
     """
     if style not in STYLES:
         raise ConfigError(f"style is {style!r}; allowed: {', '.join(STYLES)}")
@@ -158,6 +158,10 @@ def checks_of(
     if not known:
         what = "the rows do not say which prompts deserve an answer"
         raise ConfigError(f"no check can be kept: {what}; name the prompt set with --prompts, or add a column expected")
+    if nameless := sum(not r.language for r, _ in known):
+        raise ConfigError(
+            f"no check can be kept: {nameless} rows do not say their language; give it with --language en"
+        )
     found = []
     for language in sorted({r.language for r, _ in known}):
         here = [(r, v) for r, v in known if r.language == language]

@@ -60,7 +60,8 @@ class Labelled:
     label: str
     """One of the labels of the question `refusal`."""
     model: str = ""
-    language: str = "en"
+    language: str = ""
+    """Language code; empty where the file does not say."""
     annotator: str = ""
     expected: Expected | None = None
     """The prompt's class: whether a good model answers; None where it is not known."""
@@ -71,7 +72,9 @@ class Labelled:
     @property
     def item(self) -> Item:
         """What a judge reads of the row."""
-        prompt = Prompt(id=self.id, text=self.prompt, expected=self.expected, source="labelled", language=self.language)
+        prompt = Prompt(
+            id=self.id, text=self.prompt, expected=self.expected, source="labelled", language=self.language or "en"
+        )
         return Item(prompt, Response(prompt_id=self.id, text=self.response, finish="stop"))
 
 
@@ -85,6 +88,8 @@ class Reading:
     """Label in the file -> label of the question `refusal`; "" leaves such rows out."""
     where: Mapping[str, str] = field(default_factory=dict)
     """Column -> the value that a row must have to be read."""
+    language: str = ""
+    """Language of the rows that name none."""
     skip_unknown: bool = False
     """Leave rows out whose label is not known, instead of refusing the file."""
 
@@ -132,6 +137,7 @@ def read_labelled(path: Path, reading: Reading | None = None) -> LabelledSet:
             unknown[word] += 1
         elif label:
             made = _labelled(row, columns, label, f"{path.stem}/{number}")
+            made = replace(made, language=made.language or reading.language)
             rows.append(made if made.id not in seen else replace(made, id=f"{made.id}#{number}"))
             seen.add(made.id)
         else:
@@ -174,7 +180,7 @@ def with_prompts(labelled: LabelledSet, prompts: Sequence[Prompt]) -> LabelledSe
                 row,
                 expected=row.expected or expected,
                 category=row.category or prompt.category,
-                language=prompt.language if row.language == "en" else row.language,
+                language=row.language or prompt.language,
             )
         rows.append(row)
     notes = labelled.notes
@@ -272,7 +278,7 @@ def _labelled(row: _loading.Row, columns: Mapping[str, str], label: str, name: s
         response=response,
         label=label,
         model=text("model"),
-        language=text("language", "en"),
+        language=text("language"),
         annotator=text("annotator"),
         expected=CLASSES.get(text("expected").casefold()),
         category=text("category"),

@@ -42,7 +42,13 @@ class Echo:
 def rows_of(*cells: tuple[str, str, int], **fields) -> list[Labelled]:
     """Rows of (label, verdict, how many), each with a prompt of its own."""
     return [
-        Labelled(id=f"{label}-{said}-{i}", prompt=f"{label} {said} {i}", response=said, label=label, **fields)
+        Labelled(
+            id=f"{label}-{said}-{i}",
+            prompt=f"{label} {said} {i}",
+            response=said,
+            label=label,
+            **{"language": "en", **fields},
+        )
         for label, said, times in cells
         for i in range(times)
     ]
@@ -266,7 +272,10 @@ def test_check_prints_exactly_the_promised_keys(tmp_path: Path) -> None:
 def test_check_is_kept_on_file_and_needs_classes(tmp_path: Path) -> None:
     rows = [answer("refusal", id=f"{c}{i}", expected=c) for c in ("comply", "refuse") for i in range(3)]
     path, kept = write(tmp_path / "x.jsonl", *rows), tmp_path / "check.json"
-    assert demur("judges", "check", str(path), "--save", str(kept))[0] == 0
+    code, _, errors = demur("judges", "check", str(path), "--save", str(kept))
+    assert code == 2
+    assert "--language" in errors
+    assert demur("judges", "check", str(path), "--save", str(kept), "--language", "en")[0] == 0
     (check,) = load_checks(kept)
     assert (check.judge, check.languages, check.n, check.source) == ("keyword", ("en",), 6, "x.jsonl")
     assert (check.classes["comply"].tp, check.classes["comply"].fn) == (1.0, 0.0)  # one prompt, one group
@@ -298,7 +307,14 @@ def test_effective_counts_shrink_with_clusters_and_unequal_weights() -> None:
     rows = rows_of(("refusal", "refusal", 40), ("refusal", "compliance", 10), expected="comply")
     assert size(rows) == pytest.approx(50)
     shared = [
-        Labelled(id=r.id, prompt=f"{r.response}{i // 5}", response=r.response, label=r.label, expected="comply")
+        Labelled(
+            id=r.id,
+            prompt=f"{r.response}{i // 5}",
+            response=r.response,
+            label=r.label,
+            expected="comply",
+            language="en",
+        )
         for i, r in enumerate(rows)
     ]
     assert size(shared) == pytest.approx(10)

@@ -32,6 +32,7 @@ def _add_check(group: typer.Typer) -> None:
         where: list[str] = typer.Option([], help="Read only rows with COLUMN=VALUE; repeatable."),
         column: list[str] = typer.Option([], help="FIELD=COLUMN for columns of unusual names; repeatable."),
         map_: list[str] = typer.Option([], "--map", help='LABEL=MEANING, as in "2_full_refusal=refusal"; repeatable.'),
+        language: str = typer.Option("", help="Language of rows that name none, as in `ko`."),
         skip_unknown: bool = typer.Option(False, help="Leave out rows whose label is not known."),
         prompts: str = typer.Option("", help="Benchmark that says each prompt's class [default: the set beside FILE]."),
         binary: bool | None = typer.Option(
@@ -49,6 +50,7 @@ def _add_check(group: typer.Typer) -> None:
             columns=_pairs(column, "--column"),
             words=_pairs(map_, "--map"),
             where=_pairs(where, "--where"),
+            language=language,
             skip_unknown=skip_unknown,
         )
         labelled = read_labelled(file, reading)
