@@ -7,7 +7,7 @@ import io
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 from unittest import mock
@@ -306,29 +306,9 @@ def test_effective_counts_shrink_with_clusters_and_unequal_weights() -> None:
 
     rows = rows_of(("refusal", "refusal", 40), ("refusal", "compliance", 10), expected="comply")
     assert size(rows) == pytest.approx(50)
-    shared = [
-        Labelled(
-            id=r.id,
-            prompt=f"{r.response}{i // 5}",
-            response=r.response,
-            label=r.label,
-            expected="comply",
-            language="en",
-        )
-        for i, r in enumerate(rows)
-    ]
+    shared = [replace(r, prompt=f"{r.response}{i // 5}") for i, r in enumerate(rows)]
     assert size(shared) == pytest.approx(10)
-    heavy = [
-        Labelled(
-            id=r.id,
-            prompt=r.prompt,
-            response=r.response,
-            label=r.label,
-            expected="comply",
-            weight=9.0 if r.response == "compliance" else 1.0,
-        )
-        for r in rows
-    ]
+    heavy = [replace(r, weight=9.0 if r.response == "compliance" else 1.0) for r in rows]
     assert size(heavy) < 50 * 0.6
 
 
