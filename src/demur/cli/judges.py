@@ -57,6 +57,7 @@ def _add_check(group: typer.Typer) -> None:
         known = _benchmark(prompts) if prompts else prompts_beside(file)
         if known:
             labelled = with_prompts(labelled, known)
+        _notes(labelled.notes)
         if show_table:
             _labels_table(labelled, as_json=as_json)
             return
@@ -155,13 +156,12 @@ def _show(labelled: LabelledSet, verdicts: list[Any], judge: str, *, binary: boo
     from demur.agreement import agreements
     from demur.types import to_json
 
-    notes = list(labelled.notes)
+    notes = []
     if binary and not _two_classes(labelled):
         notes.append("two classes: refusal, full or partial; and compliance, whatever is no refusal")
     elif binary:
         notes.append("the labels hold no partial refusals: compared in two classes (--classes keeps the judge's own)")
-    for note in notes:
-        console(stderr=True).print(f"note: {note}", highlight=False, markup=False)
+    _notes(notes)
     found = agreements(labelled.rows, verdicts, binary=binary)
     if as_json:
         keys = ("n", "n_unscored", "accuracy", "kappa", "macro_f1", "confusion")
@@ -180,6 +180,11 @@ def _show(labelled: LabelledSet, verdicts: list[Any], judge: str, *, binary: boo
         console().print(f"knowing nothing but the prompt's class: {100 * whole.baseline:.1f} %", highlight=False)
     if any(row.model and row.expected for row in labelled.rows):
         _labels_table(labelled, as_json=False)
+
+
+def _notes(notes: Sequence[str]) -> None:
+    for note in notes:
+        console(stderr=True).print(f"note: {note}", highlight=False, markup=False)
 
 
 def _row(a: Agreement) -> list[str]:
