@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from demur import floor as safety
+from demur.checks import Validation
 from demur.errors import ConfigError
 from demur.fitting import outcomes
 from demur.records import LoadedRun, RunFolder
@@ -32,6 +33,8 @@ class Comparison:
     metrics: tuple[tuple[Metric, ...], ...]
     """The headline judge's metric rows of each run."""
     pairs: tuple[Pair, ...]
+    validations: tuple[tuple[Validation, ...], ...] = ()
+    """What each run's numbers rest on."""
 
     def metric(self, run: int, benchmark: str, name: str) -> Metric | None:
         """Return one headline metric over all prompts, or None where the run does not have it."""
@@ -60,6 +63,7 @@ def compare_runs(folders: Sequence[Path], *, margin: float = 0.02) -> Comparison
         benchmarks=tuple(dict.fromkeys(m.benchmark for m in first.metrics)),
         metrics=tuple(tuple(m for m in run.metrics if m.judge == judge) for run in runs),
         pairs=tuple(pairs),
+        validations=tuple(run.validations for run in runs),
     )
 
 

@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from demur import correction, pairs
 from demur import judges as judging
 from demur import metrics as metric_rules
 from demur.blocks import block_metrics
+from demur.checks import Check, Validation, load_checks, validations
 from demur.errors import DataError
 from demur.modifiers import defaults
-from demur.records import LoadedRun, OpenRun, RunFolder
+from demur.records import CHECK, CHECKS, METRICS, LoadedRun, OpenRun, RunFolder, lock, write_json
 from demur.settings import PartSpec, Problems
 from demur.types import (
     Benchmark,
@@ -57,6 +59,8 @@ class Measurement:
     device: str = "cpu"
     system: str | None = None
     """Given to every prompt that has no system prompt of its own; None gives none."""
+    checks: tuple[Check, ...] = ()
+    """Checks of the judges, beside those that demur ships and `check.json` in the run's folder."""
 
 
 def measure(what: Measurement, out: Path, *, overwrite: bool = False, progress: Progress | None = None) -> LoadedRun:
@@ -78,12 +82,30 @@ def measure(what: Measurement, out: Path, *, overwrite: bool = False, progress: 
     with RunFolder(out).open(spec, prompts, overwrite=overwrite) as run:
         responses = _responses(run, what, prompts, tell)
         verdicts = _verdicts(run, what, prompts, responses, tell)
-        judges = tuple(part.name for part, _ in what.judges)
-        rows = all_metrics(prompts, responses, verdicts, judges)
-        if what.generator[0].name == "guarded":
-            rows += block_metrics(prompts, responses, verdicts, judges=judges)
-        run.write_metrics(rows)
+        run.write_metrics(*_results(out, (prompts, responses, verdicts), run.spec, what.checks))
     return RunFolder.load(out)
+
+
+def remeasure(path: Path, *, checks: Sequence[Check] = ()) -> LoadedRun:
+    """Compute a finished run's metrics again from what its folder holds: after labels were given, for instance.
+
+    Args:
+        path: the run folder.
+        checks: of its judges, beside those that demur ships and `check.json` in the folder.
+
+    Raises:
+        ConfigError: where `path` is no run folder, or another process works in it.
+        DataError: for a malformed file, or a run that was cut short.
+    """
+    run = RunFolder.load(path)
+    if run.missing:
+        raise DataError(f"run {path} lacks {run.missing} answers; finish it first with the command that began it")
+    rows = run.prompts, run.responses, run.verdicts
+    with lock(path):
+        found, rests = _results(path, rows, run.spec, checks)
+        write_json(path / METRICS, found)
+        write_json(path / CHECKS, rests)
+    return RunFolder.load(path)
 
 
 def collect_prompts(benchmarks: Sequence[tuple[Part, Benchmark]]) -> list[Prompt]:
@@ -126,22 +148,54 @@ def part_label(part: Part, instance: object) -> str:
 
 
 def all_metrics(
-    prompts: Sequence[Prompt], responses: Sequence[Response], verdicts: Sequence[Verdict], judges: tuple[str, ...]
+    prompts: Sequence[Prompt],
+    responses: Sequence[Response],
+    verdicts: Sequence[Verdict],
+    judges: Sequence[Part],
+    *,
+    checks: Sequence[Check] = (),
+    style: str = "plain",
 ) -> list[Metric]:
-    """Return the metric rows of every benchmark in the run, the first judge's rows first."""
+    """Return the metric rows of every benchmark in the run, the first judge's rows first.
+
+    Args:
+        prompts: of all benchmarks.
+        responses: to them.
+        verdicts: on these.
+        judges: as used, the headline first.
+        checks: of the judges, beside those that demur ships.
+        style: whose answers these are: `plain`, or `edited` where an intervention was attached.
+    """
+    names = tuple(part.name for part in judges)
     labels = list(dict.fromkeys(p.get(LABEL) for p in prompts))
     rows: list[Metric] = []
     for label in labels:
         own = [p for p in prompts if p.get(LABEL) == label]
         ids = {p.id for p in own}
-        rows += metric_rules.compute(
-            own,
-            [r for r in responses if r.prompt_id in ids],
-            [v for v in verdicts if v.prompt_id in ids],
-            benchmark=label,
-            judges=judges,
-        )
+        data = own, [r for r in responses if r.prompt_id in ids], [v for v in verdicts if v.prompt_id in ids]
+        found = metric_rules.compute(*data, benchmark=label, judges=names)
+        found += pairs.pair_metrics(*data, benchmark=label, judges=names)
+        found += correction.corrected_metrics(*data, benchmark=label, judges=judges, checks=checks, style=style)
+        rows += sorted(found, key=lambda m: names.index(m.judge))
     return rows
+
+
+def _results(
+    out: Path,
+    rows: tuple[Sequence[Prompt], Sequence[Response], Sequence[Verdict]],
+    spec: RunSpec,
+    checks: Sequence[Check],
+) -> tuple[list[Metric], list[Validation]]:
+    """Return a run's metrics, and what the refusal verdicts of each judge rest on."""
+    known = (*(load_checks(out / CHECK) if (out / CHECK).is_file() else ()), *checks)
+    style = "edited" if spec.intervention else "plain"
+    asked = {v.judge for v in rows[2] if v.question == "refusal"}
+    languages = sorted({p.language for p in rows[0]})
+    rests = validations([part for part in spec.judges if part.name in asked], languages, known, style)
+    found = all_metrics(*rows, spec.judges, checks=known, style=style)
+    if spec.generator.name == "guarded":
+        found += block_metrics(*rows, judges=tuple(part.name for part in spec.judges))
+    return found, rests
 
 
 def _responses(run: OpenRun, what: Measurement, prompts: list[Prompt], tell: Progress) -> list[Response]:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from demur.checks import Validation
 from demur.errors import ConfigError, DataError
 from demur.files import (
     RowWriter,
@@ -57,6 +58,8 @@ Stage = Literal["responses", "verdicts"]
 RUN, PROMPTS, RESPONSES, VERDICTS = "run.json", "prompts.jsonl", "responses.jsonl", "verdicts.jsonl"
 METRICS, TIMINGS = "metrics.json", "timings.jsonl"
 FILES = (RUN, PROMPTS, RESPONSES, VERDICTS, METRICS, TIMINGS)
+CHECKS, CHECK, LABELS = "checks.json", "check.json", "labels.jsonl"
+"""Which judges are validated; a check on this run's own answers; labels by people, which are never removed."""
 UPSTREAM = ("model", "sampling", "intervention", "generator")
 FORMAT = "demur run 1"
 
@@ -72,6 +75,8 @@ class LoadedRun:
     verdicts: tuple[Verdict, ...]
     metrics: tuple[Metric, ...]
     timings: tuple[Mapping[str, Any], ...]
+    validations: tuple[Validation, ...] = ()
+    """Which judges' numbers rest on labelled answers, by language and class of prompts."""
 
     @property
     def missing(self) -> int:
@@ -142,6 +147,7 @@ class RunFolder:
             held = f"holds no {RUN}" if path.is_dir() else "does not exist"
             raise ConfigError(f"run folder {path} {held}; `demur measure --out {path}` makes one")
         metrics = read_json(path / METRICS) if (path / METRICS).is_file() else []
+        checked = read_json(path / CHECKS) if (path / CHECKS).is_file() else []
         return LoadedRun(
             path=path,
             spec=_spec(state, path),
@@ -150,6 +156,7 @@ class RunFolder:
             verdicts=tuple(_latest(read_rows(path / VERDICTS, Verdict, tolerate_torn=True))),
             metrics=tuple(from_json(Metric, row, where=str(path / METRICS)) for row in metrics),
             timings=tuple(row for _, row in read_lines(path / TIMINGS, tolerate_torn=True)),
+            validations=tuple(from_json(Validation, row, where=str(path / CHECKS)) for row in checked),
         )
 
     def _read_state(self) -> dict[str, Any] | None:
@@ -163,7 +170,8 @@ class RunFolder:
         return state
 
     def _refuse_foreign(self) -> None:
-        foreign = sorted(p.name for p in self.path.iterdir() if p.name not in FILES and not _temporary(p))
+        own = (*FILES, CHECKS, CHECK, LABELS)
+        foreign = sorted(p.name for p in self.path.iterdir() if p.name not in own and not _temporary(p))
         if foreign:
             shown = ", ".join(foreign[:3]) + (" and others" if len(foreign) > 3 else "")
             raise ConfigError(f"folder {self.path} holds no run but other files ({shown}); choose another --out")
@@ -171,7 +179,7 @@ class RunFolder:
     def _clear(self) -> None:
         """Remove the files of a run, run.json last; all others stay."""
         for path in sorted(self.path.iterdir(), key=lambda path: path.name == RUN):
-            if path.name in FILES or _temporary(path):
+            if path.name in (*FILES, CHECKS) or _temporary(path):
                 path.unlink()
 
     def _resume(self, old: dict[str, Any], spec: RunSpec, state: _State) -> RunSpec:
@@ -265,9 +273,11 @@ class OpenRun:
             self._state.responses = _hash(self._file(stage))
             self._write_state()
 
-    def write_metrics(self, metrics: Iterable[Metric]) -> None:
-        """Write metrics.json."""
+    def write_metrics(self, metrics: Iterable[Metric], validations: Iterable[Validation] = ()) -> None:
+        """Write metrics.json, and checks.json with what its judges' numbers rest on."""
         write_json(self.path / METRICS, list(metrics))
+        if rows := list(validations):
+            write_json(self.path / CHECKS, rows)
 
     def timing(self, *, stage: str, seconds: float, rows: int = 0, tokens: int = 0, cost: float = 0.0) -> None:
         """Append how long a stage took to timings.jsonl, and what it cost where prices are known."""

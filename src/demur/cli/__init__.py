@@ -14,7 +14,7 @@ from demur.errors import DemurError
 
 VERBS = (
     "run", "measure", "explain", "fit", "compare", "verify", "triage", "report", "list", "show", "doctor", "organism",
-    "chat", "benchmarks",
+    "chat", "benchmarks", "judges",
 )  # fmt: skip
 _HELP = "Measure, explain and mitigate over-refusal in language models, under a safety floor."
 

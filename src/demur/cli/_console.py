@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from demur.checks import Validation
     from demur.measure import Progress
     from demur.types import Metric
 
@@ -105,6 +106,11 @@ HEADLINES = (
     ("held_rate", "held, of prompts that do not"),
     ("over_refusal_rate", "over-refusal rate"),
     ("harmful_compliance_rate", "harmful compliance rate"),
+    ("answered_rate_corrected", "answered, corrected for judge error"),
+    ("held_rate_corrected", "held, corrected for judge error"),
+    ("over_refusal_rate_corrected", "over-refusal rate, corrected"),
+    ("harmful_compliance_rate_corrected", "harmful compliance rate, corrected"),
+    ("pair_accuracy", "pairs: answered, and the harmful twin held"),
     ("broken_rate", "broken (gibberish, truncated, unscored)"),
     ("oracle_correct_rate", "right, of the answers given (world only)"),
     ("balance", "balance (harmonic mean, macro over languages)"),
@@ -124,8 +130,46 @@ def interval(metric: Metric | None) -> str:
     return text
 
 
-def metric_rows(metrics: Sequence[Metric]) -> list[list[str]]:
-    """Return the headline rows of the first judge for each benchmark: name, value with interval, n, groups."""
+BY_CLASS = {
+    "comply": ("answered_rate", "over_refusal_rate", "balance", "pair_accuracy"),
+    "refuse": ("held_rate", "harmful_compliance_rate", "balance", "pair_accuracy"),
+}
+"""Which numbers rest on a judge's verdicts on which class of prompts."""
+
+
+def not_validated(name: str, judge: str, validations: Sequence[Validation]) -> str:
+    """Return the mark of a number whose judge has no check: `not validated`, with the languages where not in all."""
+    own = [v for v in validations if v.judge == judge and name in BY_CLASS[v.expected]]
+    missing = sorted({v.language for v in own if v.reason})
+    if not missing:
+        return ""
+    everywhere = missing == sorted({v.language for v in own})
+    return "not validated" if everywhere else f"not validated: {', '.join(missing)}"
+
+
+def marked(metric: Metric | None, validations: Sequence[Validation]) -> str:
+    """Return `interval`, with the mark of a number whose judge has no check."""
+    mark = not_validated(metric.name, metric.judge, validations) if metric and metric.value is not None else ""
+    return f"{interval(metric)} ({mark})" if mark else interval(metric)
+
+
+def validation_note(validations: Sequence[Validation]) -> None:
+    """Print why numbers are marked as not validated, one line per reason."""
+    reasons: dict[tuple[str, str], set[str]] = {}
+    for v in validations:
+        if v.reason:
+            reasons.setdefault((v.judge, v.reason), set()).add(f"{v.language} ({v.expected})")
+    for (judge, reason), where in reasons.items():
+        console().print(
+            f"{judge} is not validated in {', '.join(sorted(where))}: {reason}", highlight=False, markup=False
+        )
+
+
+def metric_rows(metrics: Sequence[Metric], validations: Sequence[Validation] = ()) -> list[list[str]]:
+    """Return the headline rows of the first judge for each benchmark: name, value with interval, n, groups.
+
+    Numbers of a judge without a check are marked *not validated*.
+    """
     rows = []
     judge = metrics[0].judge if metrics else ""
     for benchmark in dict.fromkeys(m.benchmark for m in metrics):
@@ -133,5 +177,5 @@ def metric_rows(metrics: Sequence[Metric]) -> list[list[str]]:
         for name, text in HEADLINES:
             m = own.get(name)
             if m is not None and (m.value is not None or name in ("answered_rate", "held_rate")):
-                rows.append([benchmark, text, interval(m), str(m.n), str(m.groups)])
+                rows.append([benchmark, text, marked(m, validations), str(m.n), str(m.groups)])
     return rows

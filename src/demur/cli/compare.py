@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from demur.cli._console import HEADLINES, console, emit_json, interval, table
+from demur.cli._console import HEADLINES, console, emit_json, marked, table, validation_note
 
 if TYPE_CHECKING:
     from demur.floor import Difference
@@ -35,10 +35,12 @@ def register(app: typer.Typer) -> None:
         for benchmark in made.benchmarks:
             rows = []
             for name, text in HEADLINES:
-                cells = [interval(made.metric(i, benchmark, name)) for i in range(len(runs))]
-                if any(c != "no data" for c in cells):
+                found = [made.metric(i, benchmark, name) for i in range(len(runs))]
+                cells = [marked(m, rests) for m, rests in zip(found, made.validations, strict=True)]
+                if any(m is not None and m.value is not None for m in found):
                     rows.append([text, *cells])
             table(benchmark, ("measure", *(r.name for r in runs)), rows, right=range(1, len(runs) + 1))
+        validation_note([v for rests in made.validations for v in rests])
         for pair in made.pairs:
             console().print(
                 f"{pair.other} against {pair.reference}: answered {_change(pair.answered)}; {pair.floor.verdict}; "

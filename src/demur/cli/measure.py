@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import enum
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
-from demur.cli._console import HEADLINES, console, emit_json, metric_rows, progress, table
+from demur.cli._console import HEADLINES, console, emit_json, metric_rows, progress, table, validation_note
+
+if TYPE_CHECKING:
+    from demur.checks import Check
 
 
 class Thinking(enum.StrEnum):
@@ -39,6 +44,7 @@ def register(app: typer.Typer) -> None:
         thinking: Thinking = typer.Option(Thinking.auto, help="Have a thinking model think, or not."),
         prefill: str = typer.Option("", help="Text that every answer begins with."),
         seed: int = typer.Option(0, help="Seed of sampled answers."),
+        check: list[Path] = typer.Option([], help="Check of a judge, from `demur judges check --save`; repeatable."),
         overwrite: bool = typer.Option(False, help="Start anew where the folder holds another run."),
         as_json: bool = typer.Option(False, "--json", help="Print the metric rows as JSON."),
     ) -> None:
@@ -66,6 +72,7 @@ def register(app: typer.Typer) -> None:
             intervention=with_,
             guard=with_guard,
         )
+        what = replace(what, checks=_checks(check, [part.name for part, _ in what.judges]))
         words = [*([suite] if suite else []), *benchmark] or ["world"]
         folder = out or Path("runs") / _name(model, words)
         with progress(quiet=as_json) as tell:
@@ -75,10 +82,25 @@ def register(app: typer.Typer) -> None:
             emit_json(to_json(run.metrics))
         else:
             columns = ("benchmark", "measure", "value", "n", "groups")
-            table(f"{model} on {', '.join(words)}", columns, metric_rows(run.metrics), right=(2, 3, 4))
+            shown = metric_rows(run.metrics, run.validations)
+            table(f"{model} on {', '.join(words)}", columns, shown, right=(2, 3, 4))
+            validation_note(run.validations)
             console().print(f"run: {folder}\nreport: {pages[0]}", highlight=False)
         if all(m.value is None for m in run.metrics if m.name in dict(HEADLINES[:2])):
             raise typer.Exit(1)
+
+
+def _checks(files: list[Path], judges: list[str]) -> tuple[Check, ...]:
+    from demur.checks import load_checks
+    from demur.errors import ConfigError
+
+    found = tuple(check for file in files for check in load_checks(file))
+    for check in found:
+        if check.judge not in judges:
+            raise ConfigError(
+                f"--check holds a check of judge {check.judge!r}; the judges here are {', '.join(judges)}"
+            )
+    return found
 
 
 def _name(model: str, benchmarks: list[str]) -> str:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from demur.cli._console import HEADLINES, MISSED, console, emit_json, interval, progress, table
+from demur.cli._console import HEADLINES, MISSED, console, emit_json, marked, progress, table, validation_note
 
 if TYPE_CHECKING:
+    from demur.checks import Validation
     from demur.pipeline import Outcome
     from demur.types import Metric
 
@@ -48,24 +49,32 @@ def _show(outcome: Outcome) -> None:
     if outcome.after is not None:
         columns = ("benchmark", "measure", "before", "after", "n", "groups")
     rows = []
+    rests = [_validations(outcome.folder / name) for name in ("before", "after")]
     for benchmark in dict.fromkeys(m.benchmark for m in outcome.before):
         for kind in ("all", "kind=borderline", "kind=plain"):
             for name, text in HEADLINES if kind == "all" else HEADLINES[:1]:
                 old = _find(outcome.before, benchmark, name, kind)
                 if old is None or old.value is None:
                     continue
-                cells = [interval(old)]
+                cells = [marked(old, rests[0])]
                 if outcome.after is not None:
-                    cells.append(interval(_find(outcome.after, benchmark, name, kind)))
+                    cells.append(marked(_find(outcome.after, benchmark, name, kind), rests[1]))
                 label = text if kind == "all" else f"{text}: {kind.removeprefix('kind=')}"
                 rows.append([benchmark, label, *cells, str(old.n), str(old.groups)])
     table("before and after, on the test split", columns, rows, right=range(2, len(columns)))
+    validation_note([v for each in rests for v in each])
     out = console()
     out.print(f"chosen: {outcome.choice or 'nothing: the base model is kept'} ({outcome.reason})", highlight=False)
     if outcome.floor is not None:
         out.print(f"safety floor: {outcome.floor.verdict}", highlight=False)
         out.print(f"newly unsafe prompts: {len(outcome.floor.newly_unsafe)}", highlight=False)
     out.print(f"report: {outcome.folder / 'report.html'}", highlight=False)
+
+
+def _validations(folder: Path) -> tuple[Validation, ...]:
+    from demur.records import RunFolder
+
+    return RunFolder.load(folder).validations if RunFolder(folder).exists() else ()
 
 
 def _find(metrics: tuple[Metric, ...], benchmark: str, name: str, slice_: str) -> Metric | None:
