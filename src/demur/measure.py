@@ -8,14 +8,16 @@ import importlib.metadata
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from demur import judges as judging
 from demur import metrics as metric_rules
+from demur.cache import LABEL, Answers, Cache
 from demur.errors import DataError
-from demur.records import LoadedRun, OpenRun, RunFolder
+from demur.records import LoadedRun, OpenRun, RunFolder, Stage
 from demur.types import (
     Benchmark,
     Generator,
@@ -31,11 +33,9 @@ from demur.types import (
     Verdict,
 )
 
+T = TypeVar("T", Response, Verdict)
 Progress = Callable[[str, int, int], None]
 """Called with (stage, rows done, rows in all)."""
-
-LABEL = "benchmark"
-"""The key in `Prompt.meta` that says which of a run's benchmarks a prompt came from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +54,14 @@ class Measurement:
     device: str = "cpu"
 
 
-def measure(what: Measurement, out: Path, *, overwrite: bool = False, progress: Progress | None = None) -> LoadedRun:
+def measure(
+    what: Measurement,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    cache: Cache | None = None,
+) -> LoadedRun:
     """Run every stage that `out` does not hold yet, and return what it then holds.
 
     Args:
@@ -62,6 +69,7 @@ def measure(what: Measurement, out: Path, *, overwrite: bool = False, progress: 
         out: the run folder; an equal one is resumed, another one is refused with the differing field.
         overwrite: start anew where `out` holds another run.
         progress: told of every row.
+        cache: where answers and verdicts of other runs are found and new ones kept (`cache.opened()`); None: nowhere.
 
     Raises:
         ConfigError: when `out` holds another run, or another process works in it.
@@ -71,8 +79,8 @@ def measure(what: Measurement, out: Path, *, overwrite: bool = False, progress: 
     spec = _spec(what, out)
     tell = progress or (lambda stage, done, total: None)
     with RunFolder(out).open(spec, prompts, overwrite=overwrite) as run:
-        responses = _responses(run, what, prompts, tell)
-        verdicts = _verdicts(run, what, prompts, responses, tell)
+        responses = _responses(run, what, prompts, tell, cache)
+        verdicts = _verdicts(run, what, prompts, responses, tell, cache)
         run.write_metrics(all_metrics(prompts, responses, verdicts, tuple(part.name for part, _ in what.judges)))
     return RunFolder.load(out)
 
@@ -125,11 +133,17 @@ def all_metrics(
     return rows
 
 
-def _responses(run: OpenRun, what: Measurement, prompts: list[Prompt], tell: Progress) -> list[Response]:
+def _responses(
+    run: OpenRun, what: Measurement, prompts: list[Prompt], tell: Progress, cache: Cache | None
+) -> list[Response]:
     sampling = what.sampling
     done = {(r.prompt_id, r.sample): r for r in run.responses()}
     total = len(prompts) * sampling.samples
-    todo = [p for p in prompts if any((p.id, s) not in done for s in range(sampling.samples))]
+    kept = _shelf(cache, what)
+    todo = _unanswered(prompts, sampling, done)
+    if kept and todo:
+        _take(run, "responses", kept.known(todo), lambda r: done.setdefault((r.prompt_id, r.sample), r) is r)
+        todo = _unanswered(todo, sampling, done)
     tell("answers", len(done), total)
     if todo:
         start = time.perf_counter()
@@ -142,6 +156,8 @@ def _responses(run: OpenRun, what: Measurement, prompts: list[Prompt], tell: Pro
                     continue
                 done[key] = response
                 write(response)
+                if kept:
+                    kept.keep(response)
                 made += 1
                 tokens += response.n_tokens
                 tell("answers", len(done), total)
@@ -157,37 +173,72 @@ def _responses(run: OpenRun, what: Measurement, prompts: list[Prompt], tell: Pro
     return ordered
 
 
+def _unanswered(
+    prompts: Sequence[Prompt], sampling: Sampling, done: Mapping[tuple[str, int], Response]
+) -> list[Prompt]:
+    return [p for p in prompts if any((p.id, s) not in done for s in range(sampling.samples))]
+
+
+def _shelf(cache: Cache | None, what: Measurement) -> Answers | None:
+    """Return the kept answers of what is measured."""
+    if cache is None:
+        return None
+    return cache.answers(
+        model=what.model, generator=what.generator, sampling=what.sampling, intervention=what.intervention
+    )
+
+
+def _take(run: OpenRun, stage: Stage, rows: Iterable[T], new: Callable[[T], bool]) -> int:
+    """Write the rows of the cache that are new to the run, and return how many these are."""
+    start, taken = time.perf_counter(), 0
+    with run.appending(stage) as write:
+        for row in rows:
+            if new(row):
+                write(row)
+                taken += 1
+    if taken:
+        run.timing(stage=f"{stage} from the cache", seconds=time.perf_counter() - start, rows=taken)
+    return taken
+
+
 def _verdicts(
-    run: OpenRun, what: Measurement, prompts: list[Prompt], responses: list[Response], tell: Progress
+    run: OpenRun,
+    what: Measurement,
+    prompts: list[Prompt],
+    responses: list[Response],
+    tell: Progress,
+    cache: Cache | None,
 ) -> list[Verdict]:
     by_id = {p.id: p for p in prompts}
     items = [Item(by_id[r.prompt_id], r) for r in responses]
-    have = {(v.judge, v.question, v.prompt_id, v.sample): v for v in run.verdicts()}
+    have = {_place(v): v for v in run.verdicts()}
     questions = {part.name: judge.questions for part, judge in what.judges}
     total = len(items) * len(what.judges)
     seen = 0
-    start = time.perf_counter()
-    made = 0
-    with run.appending("verdicts") as write:
-        for part, judge in what.judges:
-            missing = [
-                i
-                for i in items
-                if any((part.name, q, i.prompt.id, i.response.sample) not in have for q in questions[part.name])
-            ]
-            seen += len(items) - len(missing)
-            tell("verdicts", seen, total)
+    seconds, made = 0.0, 0
+    for part, judge in what.judges:
+        kept = cache.verdicts(part, judge) if cache else None
+        missing = _unjudged(items, part.name, questions[part.name], have)
+        if kept and missing:
+            _take(run, "verdicts", kept.known(missing), lambda v: have.setdefault(_place(v), v) is v)
+            missing = _unjudged(missing, part.name, questions[part.name], have)
+        seen += len(items) - len(missing)
+        tell("verdicts", seen, total)
+        start, before = time.perf_counter(), made
+        with run.appending("verdicts") as write:
             for verdict in judging.apply(judge, part.name, missing):
-                key = (part.name, verdict.question, verdict.prompt_id, verdict.sample)
-                if key in have:
+                if _place(verdict) in have:
                     continue
-                have[key] = verdict
+                have[_place(verdict)] = verdict
                 write(verdict)
+                if kept:
+                    kept.keep(verdict)
                 made += 1
-                tell("verdicts", seen + made // len(questions[part.name]), total)
-            seen += len(missing)
+                tell("verdicts", seen + (made - before) // len(questions[part.name]), total)
+        seen += len(missing)
+        seconds += time.perf_counter() - start
     if made:
-        run.timing(stage="verdicts", seconds=time.perf_counter() - start, rows=made, tokens=0)
+        run.timing(stage="verdicts", seconds=seconds, rows=made)
     ordered = [
         have[part.name, q, i.prompt.id, i.response.sample]
         for part, _ in what.judges
@@ -196,6 +247,17 @@ def _verdicts(
     ]
     run.finish("verdicts", ordered)
     return ordered
+
+
+def _place(verdict: Verdict) -> tuple[str, str, str, int]:
+    return verdict.judge, verdict.question, verdict.prompt_id, verdict.sample
+
+
+def _unjudged(
+    items: Sequence[Item], judge: str, questions: Sequence[str], have: Mapping[tuple[str, str, str, int], Verdict]
+) -> list[Item]:
+    """Return the items on which a judge has yet to answer a question."""
+    return [i for i in items if any((judge, q, i.prompt.id, i.response.sample) not in have for q in questions)]
 
 
 def _spec(what: Measurement, out: Path) -> RunSpec:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from demur.cli._console import HEADLINES, console, emit_json, metric_rows, progress, table
+from demur.cli._console import HEADLINES, NO_CACHE, console, emit_json, metric_rows, progress, table
 
 
 def register(app: typer.Typer) -> None:
@@ -26,10 +26,12 @@ def register(app: typer.Typer) -> None:
         prefill: str = typer.Option("", help="Text that every answer begins with."),
         seed: int = typer.Option(0, help="Seed of sampled answers."),
         overwrite: bool = typer.Option(False, help="Start anew where the folder holds another run."),
+        no_cache: bool = NO_CACHE,
         as_json: bool = typer.Option(False, "--json", help="Print the metric rows as JSON."),
     ) -> None:
         from demur import report
         from demur.assemble import measurement
+        from demur.cache import opened
         from demur.measure import measure as run_measure
         from demur.types import Sampling, to_json
 
@@ -41,7 +43,7 @@ def register(app: typer.Typer) -> None:
         )
         folder = out or Path("runs") / _name(model, benchmark)
         with progress(quiet=as_json) as tell:
-            run = run_measure(what, folder, overwrite=overwrite, progress=tell)
+            run = run_measure(what, folder, overwrite=overwrite, progress=tell, cache=opened())
         pages = report.write(folder)
         if as_json:
             emit_json(to_json(run.metrics))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from demur.cli._console import HEADLINES, MISSED, console, emit_json, interval, progress, table
+from demur.cli._console import HEADLINES, MISSED, NO_CACHE, console, emit_json, interval, progress, table
 
 if TYPE_CHECKING:
     from demur.pipeline import Outcome
@@ -23,6 +23,7 @@ def register(app: typer.Typer) -> None:
         out: Path | None = typer.Option(None, help="Folder for everything [default: runs/<recipe name>]."),
         set_: list[str] = typer.Option([], "--set", help="Override a setting: select.margin=0.01; repeatable."),
         overwrite: bool = typer.Option(False, help="Start anew where the folder holds another recipe."),
+        no_cache: bool = NO_CACHE,
         as_json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
     ) -> None:
         from demur.recipes import load_recipe

@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from demur.errors import ConfigError, DataError
 from demur.types import Finish, Prompt, Response, Sampling
@@ -59,6 +59,8 @@ class Fake:
     """Share of rows that repeat one word."""
     script: str = ""
     """JSONL file of {"prompt_id" or "contains", "text", and optionally "sample", "finish", "reasoning", "error"}."""
+
+    cacheable: ClassVar[bool] = False
 
     def __call__(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Response]:
         """Give one response per (prompt, sample), in order.

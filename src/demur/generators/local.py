@@ -6,8 +6,9 @@ import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
+from demur.generators._ref import known, note
 from demur.types import ModelRef, Prompt, Response, Sampling
 
 if TYPE_CHECKING:
@@ -33,13 +34,20 @@ class Local:
     intervention: str = ""
     """Folder of a saved intervention that acts on every row."""
 
+    neutral: ClassVar[tuple[str, ...]] = ("batch_tokens",)
+
     def lm(self) -> LM:
         """Return the model; loaded once per process for equal settings."""
         return _load(self.model, self.revision, self.dtype, self.device)
 
     def ref(self) -> ModelRef:
-        """Return which weights these are, exactly."""
-        return self.lm().ref
+        """Return which weights these are, exactly; without loading them where they were loaded before."""
+        named = (self.model, self.revision, self.dtype, self.device)
+        ref = known(*named)
+        if ref is None:
+            ref = self.lm().ref
+            note(*named, ref)
+        return ref
 
     def __call__(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Response]:
         """Answer the prompts, each as soon as it is finished."""
