@@ -81,8 +81,9 @@ def measure(
     with RunFolder(out).open(spec, prompts, overwrite=overwrite) as run:
         responses = _responses(run, what, prompts, tell, cache)
         verdicts = _verdicts(run, what, prompts, responses, tell, cache)
-        run.write_metrics(all_metrics(prompts, responses, verdicts, tuple(part.name for part, _ in what.judges)))
-    return RunFolder.load(out)
+        metrics = all_metrics(prompts, responses, verdicts, tuple(part.name for part, _ in what.judges))
+        run.write_metrics(metrics)
+        return run.loaded(responses, verdicts, metrics)
 
 
 def collect_prompts(benchmarks: Sequence[tuple[Part, Benchmark]]) -> list[Prompt]:
@@ -188,17 +189,13 @@ def _shelf(cache: Cache | None, what: Measurement) -> Answers | None:
     )
 
 
-def _take(run: OpenRun, stage: Stage, rows: Iterable[T], new: Callable[[T], bool]) -> int:
-    """Write the rows of the cache that are new to the run, and return how many these are."""
-    start, taken = time.perf_counter(), 0
-    with run.appending(stage) as write:
-        for row in rows:
-            if new(row):
-                write(row)
-                taken += 1
-    if taken:
+def _take(run: OpenRun, stage: Stage, rows: Iterable[T], new: Callable[[T], bool]) -> None:
+    """Take the rows of the cache that are new to the run. They reach its file when the stage is finished."""
+    start = time.perf_counter()
+    if taken := sum(1 for row in rows if new(row)):
+        with run.appending(stage):
+            pass  # what rests on the rows before is void
         run.timing(stage=f"{stage} from the cache", seconds=time.perf_counter() - start, rows=taken)
-    return taken
 
 
 def _verdicts(

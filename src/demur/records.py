@@ -269,6 +269,20 @@ class OpenRun:
         """Write metrics.json."""
         write_json(self.path / METRICS, list(metrics))
 
+    def loaded(
+        self, responses: Iterable[Response], verdicts: Iterable[Verdict], metrics: Iterable[Metric]
+    ) -> LoadedRun:
+        """Return what `RunFolder.load` would read once every stage is finished, without reading it."""
+        return LoadedRun(
+            path=self.path,
+            spec=_spec({"spec": to_json(self.spec)}, self.path),
+            prompts=self.prompts,
+            responses=tuple(responses),
+            verdicts=tuple(verdicts),
+            metrics=tuple(metrics),
+            timings=tuple(row for _, row in read_lines(self.path / TIMINGS, tolerate_torn=True)),
+        )
+
     def timing(self, *, stage: str, seconds: float, rows: int = 0, tokens: int = 0) -> None:
         """Append how long a stage took to timings.jsonl."""
         with RowWriter(self.path / TIMINGS) as write:

@@ -87,17 +87,18 @@ def test_measure_survives_five_kills(tmp_path):
 
 def test_a_warm_cache_gives_the_same_rows_after_a_kill_and_loads_no_model(tmp_path, monkeypatch):
     monkeypatch.setenv("DEMUR_NO_CACHE", "0")
-    kill_after((*MEASURE, str(tmp_path / "killed")), tmp_path / "killed", 30)
-    seconds = finish(*MEASURE, str(tmp_path / "whole"))
-    finish(*MEASURE, str(tmp_path / "killed"))
-    warm = finish(*MEASURE, str(tmp_path / "warm"))
+    words = (*MEASURE[:2], "world:limit=120", *MEASURE[3:])
+    kill_after((*words, str(tmp_path / "killed")), tmp_path / "killed", 30)
+    seconds = finish(*words, str(tmp_path / "whole"))
+    finish(*words, str(tmp_path / "killed"))
+    warm = finish(*words, str(tmp_path / "warm"))
     assert rows_of(tmp_path / "killed") == rows_of(tmp_path / "whole") == rows_of(tmp_path / "warm")
     assert warm < seconds
     shown = (tmp_path / "warm" / "timings.jsonl").read_text()
     assert "from the cache" in shown
     assert '"stage": "responses"' not in shown
-    code = f"import sys; sys.argv = ['demur', *{[*MEASURE, str(tmp_path / 'again')]}]\n"
-    code += "from demur.cli import main\nmain()\nprint('torch' in sys.modules)"
+    code = f"import sys; sys.argv = ['demur', *{[*words, str(tmp_path / 'again')]}]\n"
+    code += "from demur.cli import build\nbuild()(standalone_mode=False)\nprint('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
 

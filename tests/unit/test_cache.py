@@ -17,14 +17,18 @@ from demur import cache as caching
 from demur.cache import Cache, Shelf
 from demur.errors import ConfigError, DataError
 from demur.measure import Measurement, measure
+from demur.records import RunFolder
 from demur.settings import part_of
-from demur.types import Card, Item, ModelRef, Part, Prompt, Question, Response, Sampling, Verdict
+from demur.types import Card, Item, Metric, ModelRef, Part, Prompt, Question, Response, Sampling, Verdict
 
 REF = ModelRef(id="./tiny", revision="sha256:00", dtype="float32", template_sha="t")
 PROMPTS = tuple(
     Prompt(id=f"p/{i}", text=f"question {i}", expected="comply", kind="plain", source="p") for i in range(6)
 )
 ERROR = PROMPTS[5].text
+METRIC = Metric(
+    name="m", value=None, low=None, high=None, n=0, groups=0, n_unscored=0, judge="j", benchmark="given", interval=""
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +103,7 @@ class Bench:
             **{**self.base, **changed},
         )
         out = self.folder / f"run{self.runs}"
-        measure(what, out, cache=self.cache if cached else None)
+        assert measure(what, out, cache=self.cache if cached else None) == RunFolder.load(out)
         return list(getattr(made, "asked", [])), judging.asked, out
 
 
@@ -107,7 +111,7 @@ class Bench:
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     monkeypatch.setattr("demur.measure.git_revision", lambda: "")
     monkeypatch.setattr("demur.measure.versions", lambda: iter(()))
-    monkeypatch.setattr("demur.measure.all_metrics", lambda *_: [])
+    monkeypatch.setattr("demur.measure.all_metrics", lambda *_: [METRIC])
     monkeypatch.setattr("os.fsync", lambda _: None)
     return Bench(tmp_path)
 
