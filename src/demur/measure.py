@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from demur import answers, flips
 from demur import judges as judging
 from demur import metrics as metric_rules
 from demur.cache import LABEL, Answers, Cache
@@ -124,13 +125,12 @@ def all_metrics(
     for label in labels:
         own = [p for p in prompts if p.get(LABEL) == label]
         ids = {p.id for p in own}
-        rows += metric_rules.compute(
-            own,
-            [r for r in responses if r.prompt_id in ids],
-            [v for v in verdicts if v.prompt_id in ids],
-            benchmark=label,
-            judges=judges,
-        )
+        given = [r for r in responses if r.prompt_id in ids]
+        said = [v for v in verdicts if v.prompt_id in ids]
+        rows += metric_rules.compute(own, given, said, benchmark=label, judges=judges)
+        rows += answers.compute(own, given, benchmark=label, judge=judges[0])
+        if len(given) > len(own):
+            rows += flips.compute(own, said, benchmark=label, judges=judges)
     return rows
 
 

@@ -16,9 +16,9 @@ import demur
 
 ROOT = Path(demur.__file__).parent
 ABOVE_THE_LINE = {
-    "", "assemble", "benchmarks", "cache", "cli", "comparison", "convert", "dedup", "doctor", "errors", "files",
-    "floor", "generators", "judges", "measure", "metrics", "records", "recipes", "registry", "report", "settings",
-    "stats", "types", "world",
+    "", "answers", "assemble", "benchmarks", "cache", "cli", "comparison", "convert", "dedup", "doctor", "errors",
+    "files", "flips", "floor", "generators", "judges", "languages", "measure", "metrics", "records", "recipes",
+    "registry", "report", "settings", "stats", "types", "world",
 }  # fmt: skip
 """Modules and folders that import no torch; a file in them that needs an extra says so in EXTRA."""
 
