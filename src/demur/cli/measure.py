@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from demur.cli._console import HEADLINES, NO_CACHE, console, emit_json, metric_rows, progress, table
+
+if TYPE_CHECKING:
+    from demur.types import Sampling
 
 
 def register(app: typer.Typer) -> None:
@@ -21,7 +25,9 @@ def register(app: typer.Typer) -> None:
         with_: Path | None = typer.Option(None, "--with", help="Folder of a saved intervention to attach."),
         out: Path | None = typer.Option(None, help="Run folder [default: runs/<model>-<benchmark>]."),
         max_new_tokens: int = typer.Option(512, min=1, help="Longest answer, in tokens."),
+        sampling_of: str = typer.Option("", "--sampling", help="`model`: its own temperature and top_p."),
         temperature: float = typer.Option(0.0, min=0.0, help="0 is greedy."),
+        top_p: float = typer.Option(1.0, min=0.0, max=1.0, help="Nucleus sampling: the mass kept."),
         samples: int = typer.Option(1, min=1, help="Answers per prompt."),
         prefill: str = typer.Option("", help="Text that every answer begins with."),
         seed: int = typer.Option(0, help="Seed of sampled answers."),
@@ -36,8 +42,15 @@ def register(app: typer.Typer) -> None:
         from demur.types import Sampling, to_json
 
         sampling = Sampling(
-            max_new_tokens=max_new_tokens, temperature=temperature, samples=samples, seed=seed, prefill=prefill
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            samples=samples,
+            seed=seed,
+            prefill=prefill,
         )
+        if sampling_of:
+            sampling = _own(sampling_of, model, sampling)
         what = measurement(
             model=model, benchmarks=benchmark, judges=judge, generator=generator, sampling=sampling, intervention=with_
         )
@@ -53,6 +66,21 @@ def register(app: typer.Typer) -> None:
             console().print(f"run: {folder}\nreport: {pages[0]}", highlight=False)
         if all(m.value is None for m in run.metrics if m.name in dict(HEADLINES[:2])):
             raise typer.Exit(1)
+
+
+def _own(word: str, model: str, sampling: Sampling) -> Sampling:
+    """Return the sampling with the model's own settings; say on standard error which of them are not applied."""
+    from demur.errors import NotFound
+    from demur.sampling import own_sampling
+
+    if word != "model":
+        raise NotFound("sampling", word, ("model",), where="--sampling")
+    found, left_out = own_sampling(model, sampling)
+    note = f"; not applied: {', '.join(left_out)}" if left_out else ""
+    console(stderr=True).print(
+        f"sampling as {model} says: temperature {found.temperature}, top_p {found.top_p}{note}", highlight=False
+    )
+    return found
 
 
 def _name(model: str, benchmarks: list[str]) -> str:
