@@ -10,7 +10,9 @@ import typer
 from demur.cli._console import fail
 from demur.errors import DemurError
 
-VERBS = ("run", "measure", "explain", "fit", "compare", "report", "list", "show", "doctor", "organism", "chat")
+VERBS = (
+    "run", "measure", "explain", "fit", "compare", "report", "list", "show", "doctor", "organism", "chat", "capability",
+)  # fmt: skip
 _HELP = "Measure, explain and mitigate over-refusal in language models, under a safety floor."
 
 
