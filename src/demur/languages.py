@@ -79,7 +79,10 @@ def identify(text: str) -> str:
     nothing; Latin text is told by stop words, which needs a few of them and a clear lead over the next language.
     """
     text = unicodedata.normalize("NFC", _CODE.sub(" ", text[:LIMIT]))
-    counts = {name: len(letters.findall(text)) for name, letters in _LETTERS}
+    if text.isascii():
+        counts = {"latin": sum(map(str.isalpha, text)), "han": 0, "kana": 0}
+    else:
+        counts = {name: len(letters.findall(text)) for name, letters in _LETTERS}
     total = sum(counts.values())
     if not total:
         return ""
@@ -111,7 +114,15 @@ def _latin(text: str, letters: int) -> str:
             votes[code] += weight
     if not seen:
         return ""
-    for code, marks in _MARKS:
-        votes[code] += _MARK * min(len(marks.findall(text)), len(words) // 3 + 1)
+    best, lead = _lead(votes)
+    if lead < 2.5 or votes[best] < max(3, 0.2 * len(words)):
+        for code, marks in _MARKS:
+            votes[code] += _MARK * min(len(marks.findall(text)), len(words) // 3 + 1)
+        best, lead = _lead(votes)
+    return best if lead >= 1.3 and votes[best] >= max(1, 0.12 * len(words)) else ""
+
+
+def _lead(votes: dict[str, float]) -> tuple[str, float]:
+    """Return the language with the most votes, and how many times as many as the next it has."""
     (best, most), (_, second) = sorted(votes.items(), key=lambda vote: -vote[1])[:2]
-    return best if most >= 1 and most >= 1.3 * second and most >= 0.12 * len(words) else ""
+    return best, most / second if second else float("inf")

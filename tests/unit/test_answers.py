@@ -188,3 +188,19 @@ def test_grouped_prompts_are_resampled_together() -> None:
     assert (flip.value, flip.n, flip.groups, flip.interval) == (0.5, 12, 4, "group-bootstrap")
     assert flip.low == 0.0
     assert flip.high == 1.0
+
+
+def test_a_run_holds_the_rows_of_both_and_flips_only_of_several_samples() -> None:
+    from demur.measure import all_metrics
+
+    asked = [prompt(i, meta=(("benchmark", "b"),)) for i in range(3)]  # type: ignore[arg-type]
+    for samples in (1, 2):
+        given = [
+            Response(prompt_id=p.id, sample=s, text=SENTENCES["en"], finish="stop", n_tokens=4)
+            for p in asked
+            for s in range(samples)
+        ]
+        said = [verdict(i, s, "refusal" if s else "compliance") for i in range(3) for s in range(samples)]
+        names = {m.name for m in all_metrics(asked, given, said, ("j",))}
+        assert set(answers.NAMES) <= names
+        assert (set(flips.NAMES) <= names) == (samples == 2)
