@@ -7,7 +7,7 @@ and the answer. `RESPONSES` and `VERDICTS` are the code versions of the two stag
 `version: ClassVar[int]` and raise it when its results change; a judge of the package that says none is known by its
 source. One that says `cacheable: ClassVar[bool] = False` is never cached.
 
-Responses that ended in an error, and verdicts without a label, are never kept.
+Responses that ended in an error, and verdicts without a label, are never kept. `states` keeps activations here too.
 
 On disk: one append-only JSONL file for each upstream (`responses/<16 hex>.jsonl`) or judge (`verdicts/…`). A row is
 written by a single append under `flock`, with a line end on either side, so that several processes may write, and a
@@ -38,7 +38,7 @@ RESPONSES = 1
 VERDICTS = 1
 """Raise when what is handed to judges, or made of their replies, changes."""
 
-STAGES = ("responses", "verdicts", "refs")
+STAGES = ("responses", "verdicts", "states", "refs")
 """The folders of the cache."""
 OFF = "DEMUR_NO_CACHE"
 """Environment variable that switches the cache off; what `--no-cache` sets."""
@@ -96,7 +96,7 @@ class Cache:
 
     def files(self) -> list[Path]:
         """Return the files of the cache; other things in its folder (downloads) are not among them."""
-        return sorted(path for stage in STAGES for path in (self.folder / stage).glob("*.jsonl"))
+        return sorted(path for stage in STAGES for path in (self.folder / stage).glob("[!.]*"))
 
     def size(self) -> int:
         """Return the size in bytes."""
@@ -220,7 +220,7 @@ class Verdicts:
             self.shelf.put(self._slot(key, verdict.question), _without(verdict, ("prompt_id", "sample", "judge")))
 
     def _slot(self, key: str, question: str) -> str:
-        return key if len(self.questions) == 1 else _hash([key, question])
+        return key if len(self.questions) == 1 else key[:-8] + _short(question)
 
 
 class _Asked(NamedTuple):
@@ -301,6 +301,11 @@ def _without(noun: Any, names: Sequence[str]) -> dict[str, Any]:
 
 def _hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:_KEY]
+
+
+@functools.lru_cache(maxsize=64)
+def _short(text: str) -> str:
+    return _hash(text)[:8]
 
 
 def _row(line: bytes) -> Any:
