@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from demur.measure import Measurement, measure
 from demur.records import RunFolder
 from demur.settings import part_of
 from demur.types import Card, Item, Metric, ModelRef, Part, Prompt, Question, Response, Sampling, Verdict
+from tests.unit.test_cli import demur
 
 REF = ModelRef(id="./tiny", revision="sha256:00", dtype="float32", template_sha="t")
 PROMPTS = tuple(
@@ -381,3 +383,18 @@ def test_the_switch_and_the_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert found.folder == tmp_path / "here"
     monkeypatch.setenv("DEMUR_NO_CACHE", "1")
     assert caching.opened() is None
+
+
+def test_the_command_line_shows_clears_and_switches_off(tmp_path: Path) -> None:
+    script = tmp_path / "prompts.jsonl"
+    script.write_text('{"id": "a", "prompt": "how?", "label": "benign"}\n')
+    words = ("measure", "--generator", "fake", "--benchmark", f"file:path={script}", "--judge", "keyword")
+    found = caching.opened()
+    assert found is not None
+    assert demur(*words, "--no-cache", "--out", str(tmp_path / "a")).returncode == 0
+    assert not found.files()
+    Shelf(found.folder / "responses" / "s.jsonl").put(key(1), 1)
+    shown = json.loads(demur("doctor", "--json").stdout)
+    assert any(str(found.folder) in row["found"] and "clear-cache" in row["do"] for row in shown)
+    demur("doctor", "--clear-cache")
+    assert found.size() == 0
