@@ -385,14 +385,13 @@ def test_the_switch_and_the_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert caching.opened() is None
 
 
-def test_the_command_line_shows_clears_and_switches_off(tmp_path: Path) -> None:
-    script = tmp_path / "prompts.jsonl"
-    script.write_text('{"id": "a", "prompt": "how?", "label": "benign"}\n')
-    words = ("measure", "--generator", "fake", "--benchmark", f"file:path={script}", "--judge", "keyword")
+def test_the_command_line_shows_clears_and_switches_off() -> None:
     found = caching.opened()
     assert found is not None
-    assert demur(*words, "--no-cache", "--out", str(tmp_path / "a")).returncode == 0
-    assert not found.files()
+    assert demur("measure", "--benchmark", "nothing").returncode == 2
+    assert caching.opened() is not None
+    assert demur("measure", "--benchmark", "nothing", "--no-cache").returncode == 2
+    assert caching.opened() is None
     Shelf(found.folder / "responses" / "s.jsonl").put(key(1), 1)
     shown = json.loads(demur("doctor", "--json").stdout)
     assert any(str(found.folder) in row["found"] and "clear-cache" in row["do"] for row in shown)
