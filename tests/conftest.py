@@ -35,6 +35,7 @@ os.environ.update(_FIXED)
 def _same_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Give each test its own cache folder and the same random numbers."""
     monkeypatch.setenv("DEMUR_CACHE", str(tmp_path / "cache"))
+    os.environ.pop("DEMUR_NO_CACHE", None)  # `--no-cache` in an earlier test
     random.seed(0)
     np.random.seed(0)
 

@@ -42,9 +42,12 @@ def from_json(cls: type[T], value: Any, *, where: str = "") -> T:
     place = f" at {where}" if where else ""
     if not isinstance(value, Mapping):
         raise DataError(f"expected a {cls.__name__} record{place}, got {type(value).__name__}")
-    readers = _readers(typing.cast(type, cls))
+    readers, plain = _readers(typing.cast(type, cls)), _as_they_are(typing.cast(type, cls))
     made = {}
     for name, raw in value.items():
+        if type(raw) in plain.get(name, ()):
+            made[name] = raw
+            continue
         if name not in readers:
             raise DataError(f"unknown field {name!r} in {cls.__name__}{place}; allowed: {', '.join(readers)}")
         try:
@@ -74,6 +77,18 @@ def _names(cls: type) -> tuple[str, ...]:
 def _readers(cls: type) -> dict[str, Reader]:
     hints = typing.get_type_hints(cls)
     return {name: _reader(hints[name]) for name in _names(cls)}
+
+
+@functools.cache
+def _as_they_are(cls: type) -> dict[str, frozenset[type]]:
+    """Return, for each field, the types whose values need no reading: its scalars, and None where that is allowed."""
+    hints = typing.get_type_hints(cls)
+    found = {}
+    for name in _names(cls):
+        union = typing.get_origin(hints[name]) in (typing.Union, python_types.UnionType)
+        arms = typing.get_args(hints[name]) if union else (hints[name],)
+        found[name] = frozenset(arm for arm in arms if arm in _PLAIN or arm is type(None))
+    return found
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from demur import registry
+from demur.cache import OFF, Cache, opened
+from demur.files import cache_folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +30,7 @@ class Check:
 
 def examine() -> list[Check]:
     """Look at everything and return the findings in the order they are shown."""
-    return [_python(), *_extras(), _organism(), _memory(), _disk(), *_data(), *_gpu()]
+    return [_python(), *_extras(), _organism(), _memory(), _disk(), *_data(), _cache(), *_gpu()]
 
 
 def _python() -> Check:
@@ -86,6 +89,17 @@ def _data() -> list[Check]:
     size = sum(f.stat().st_size for f in home.rglob("*") if f.is_file()) if home.is_dir() else 0
     checks.append(Check(name="hub cache", ok=True, found=f"{size / 2**30:.2f} GiB in {home}"))
     return checks
+
+
+def _cache() -> Check:
+    kept, size = Cache(folder=cache_folder()), 0
+    with contextlib.suppress(OSError):
+        size = kept.size()
+    off = "" if opened() else f"; switched off by {OFF}"
+    todo = "free it with `demur doctor --clear-cache`" if size else ""
+    return Check(
+        name="answers and verdicts kept", ok=True, found=f"{size / 1e6:.1f} MB in {kept.folder}{off}", todo=todo
+    )
 
 
 def _gpu() -> list[Check]:

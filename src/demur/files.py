@@ -227,11 +227,13 @@ def lock(folder: Path) -> Iterator[None]:
 
 
 def _canonical(value: Any) -> Any:
+    if type(value) in (str, int, bool, type(None)):
+        return value
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, dict):
-        return {key: _canonical(inner) for key, inner in value.items()}
-    return [_canonical(inner) for inner in value] if isinstance(value, list) else value
+        return {key: v if type(v) is str else _canonical(v) for key, v in value.items()}
+    return [v if type(v) is str else _canonical(v) for v in value] if isinstance(value, list) else value
 
 
 def _default(value: Any) -> Any:

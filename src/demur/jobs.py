@@ -8,6 +8,7 @@ from typing import Any
 
 from demur import leaks
 from demur.assemble import measurement
+from demur.cache import opened
 from demur.errors import ConfigError
 from demur.explain.boundary import Observed, explain
 from demur.files import lock, read_rows, write_json, write_rows
@@ -119,4 +120,4 @@ def _load(model: str) -> LM:
 
 def _answered(model: str, benchmarks: Sequence[str], judges: Sequence[str], out: Path, tell: Progress) -> LoadedRun:
     what = measurement(model=model, benchmarks=benchmarks, judges=judges, sampling=Sampling())
-    return measure(what, out, progress=lambda s, d, t: tell(f"{out.name}: {s}", d, t))
+    return measure(what, out, progress=lambda s, d, t: tell(f"{out.name}: {s}", d, t), cache=opened())

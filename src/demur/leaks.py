@@ -9,9 +9,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from demur.cache import LABEL
 from demur.dedup import Overlap, overlap
 from demur.files import write_json
-from demur.measure import LABEL
 from demur.types import Prompt, to_json
 
 FILE = "overlap.json"

@@ -8,25 +8,24 @@ import importlib.metadata
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from demur import correction, pairs
 from demur import judges as judging
-from demur import metrics as metric_rules
-from demur.blocks import block_metrics
-from demur.checks import Check, Validation, load_checks, validations
+from demur import results
+from demur.cache import LABEL, Answers, Cache
+from demur.checks import Check
 from demur.errors import DataError
 from demur.modifiers import defaults
-from demur.records import CHECK, CHECKS, METRICS, LoadedRun, OpenRun, RunFolder, lock, write_json
+from demur.records import LoadedRun, OpenRun, RunFolder, Stage
 from demur.settings import PartSpec, Problems
 from demur.types import (
     Benchmark,
     Generator,
     Item,
     Judge,
-    Metric,
     ModelRef,
     Part,
     Prompt,
@@ -36,11 +35,9 @@ from demur.types import (
     Verdict,
 )
 
+T = TypeVar("T", Response, Verdict)
 Progress = Callable[[str, int, int], None]
 """Called with (stage, rows done, rows in all)."""
-
-LABEL = "benchmark"
-"""The key in `Prompt.meta` that says which of a run's benchmarks a prompt came from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +60,14 @@ class Measurement:
     """Checks of the judges, beside those that demur ships and `check.json` in the run's folder."""
 
 
-def measure(what: Measurement, out: Path, *, overwrite: bool = False, progress: Progress | None = None) -> LoadedRun:
+def measure(
+    what: Measurement,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    cache: Cache | None = None,
+) -> LoadedRun:
     """Run every stage that `out` does not hold yet, and return what it then holds.
 
     Args:
@@ -71,6 +75,7 @@ def measure(what: Measurement, out: Path, *, overwrite: bool = False, progress: 
         out: the run folder; an equal one is resumed, another one is refused with the differing field.
         overwrite: start anew where `out` holds another run.
         progress: told of every row.
+        cache: where answers and verdicts of other runs are found and new ones kept (`cache.opened()`); None: nowhere.
 
     Raises:
         ConfigError: when `out` holds another run, or another process works in it.
@@ -80,32 +85,11 @@ def measure(what: Measurement, out: Path, *, overwrite: bool = False, progress: 
     spec = _spec(what, out)
     tell = progress or (lambda stage, done, total: None)
     with RunFolder(out).open(spec, prompts, overwrite=overwrite) as run:
-        responses = _responses(run, what, prompts, tell)
-        verdicts = _verdicts(run, what, prompts, responses, tell)
-        run.write_metrics(*_results(out, (prompts, responses, verdicts), run.spec, what.checks))
-    return RunFolder.load(out)
-
-
-def remeasure(path: Path, *, checks: Sequence[Check] = ()) -> LoadedRun:
-    """Compute a finished run's metrics again from what its folder holds: after labels were given, for instance.
-
-    Args:
-        path: the run folder.
-        checks: of its judges, beside those that demur ships and `check.json` in the folder.
-
-    Raises:
-        ConfigError: where `path` is no run folder, or another process works in it.
-        DataError: for a malformed file, or a run that was cut short.
-    """
-    run = RunFolder.load(path)
-    if run.missing:
-        raise DataError(f"run {path} lacks {run.missing} answers; finish it first with the command that began it")
-    rows = run.prompts, run.responses, run.verdicts
-    with lock(path):
-        found, rests = _results(path, rows, run.spec, checks)
-        write_json(path / METRICS, found)
-        write_json(path / CHECKS, rests)
-    return RunFolder.load(path)
+        responses = _responses(run, what, prompts, tell, cache)
+        verdicts = _verdicts(run, what, prompts, responses, tell, cache)
+        found = results.of_run(run.path, (prompts, responses, verdicts), run.spec, what.checks)
+        run.write_metrics(*found)
+        return run.loaded(responses, verdicts, *found)
 
 
 def collect_prompts(benchmarks: Sequence[tuple[Part, Benchmark]]) -> list[Prompt]:
@@ -147,62 +131,17 @@ def part_label(part: Part, instance: object) -> str:
     return str(PartSpec(part.name, changed))
 
 
-def all_metrics(
-    prompts: Sequence[Prompt],
-    responses: Sequence[Response],
-    verdicts: Sequence[Verdict],
-    judges: Sequence[Part],
-    *,
-    checks: Sequence[Check] = (),
-    style: str = "plain",
-) -> list[Metric]:
-    """Return the metric rows of every benchmark in the run, the first judge's rows first.
-
-    Args:
-        prompts: of all benchmarks.
-        responses: to them.
-        verdicts: on these.
-        judges: as used, the headline first.
-        checks: of the judges, beside those that demur ships.
-        style: whose answers these are: `plain`, or `edited` where an intervention was attached.
-    """
-    names = tuple(part.name for part in judges)
-    labels = list(dict.fromkeys(p.get(LABEL) for p in prompts))
-    rows: list[Metric] = []
-    for label in labels:
-        own = [p for p in prompts if p.get(LABEL) == label]
-        ids = {p.id for p in own}
-        data = own, [r for r in responses if r.prompt_id in ids], [v for v in verdicts if v.prompt_id in ids]
-        found = metric_rules.compute(*data, benchmark=label, judges=names)
-        found += pairs.pair_metrics(*data, benchmark=label, judges=names)
-        found += correction.corrected_metrics(*data, benchmark=label, judges=judges, checks=checks, style=style)
-        rows += sorted(found, key=lambda m: names.index(m.judge))
-    return rows
-
-
-def _results(
-    out: Path,
-    rows: tuple[Sequence[Prompt], Sequence[Response], Sequence[Verdict]],
-    spec: RunSpec,
-    checks: Sequence[Check],
-) -> tuple[list[Metric], list[Validation]]:
-    """Return a run's metrics, and what the refusal verdicts of each judge rest on."""
-    known = (*(load_checks(out / CHECK) if (out / CHECK).is_file() else ()), *checks)
-    style = "edited" if spec.intervention else "plain"
-    asked = {v.judge for v in rows[2] if v.question == "refusal"}
-    languages = sorted({p.language for p in rows[0]})
-    rests = validations([part for part in spec.judges if part.name in asked], languages, known, style)
-    found = all_metrics(*rows, spec.judges, checks=known, style=style)
-    if spec.generator.name == "guarded":
-        found += block_metrics(*rows, judges=tuple(part.name for part in spec.judges))
-    return found, rests
-
-
-def _responses(run: OpenRun, what: Measurement, prompts: list[Prompt], tell: Progress) -> list[Response]:
+def _responses(
+    run: OpenRun, what: Measurement, prompts: list[Prompt], tell: Progress, cache: Cache | None
+) -> list[Response]:
     sampling = what.sampling
     done = {(r.prompt_id, r.sample): r for r in run.responses()}
     total = len(prompts) * sampling.samples
-    todo = [p for p in prompts if any((p.id, s) not in done for s in range(sampling.samples))]
+    kept = _shelf(cache, what)
+    todo = _unanswered(prompts, sampling, done)
+    if kept and todo:
+        _take(run, "responses", kept.known(todo), lambda r: done.setdefault((r.prompt_id, r.sample), r) is r)
+        todo = _unanswered(todo, sampling, done)
     tell("answers", len(done), total)
     if todo:
         start = time.perf_counter()
@@ -215,6 +154,8 @@ def _responses(run: OpenRun, what: Measurement, prompts: list[Prompt], tell: Pro
                     continue
                 done[key] = response
                 write(response)
+                if kept:
+                    kept.keep(response)
                 made += 1
                 tokens += response.n_tokens
                 tell("answers", len(done), total)
@@ -230,42 +171,74 @@ def _responses(run: OpenRun, what: Measurement, prompts: list[Prompt], tell: Pro
     return ordered
 
 
+def _unanswered(
+    prompts: Sequence[Prompt], sampling: Sampling, done: Mapping[tuple[str, int], Response]
+) -> list[Prompt]:
+    return [p for p in prompts if any((p.id, s) not in done for s in range(sampling.samples))]
+
+
+def _shelf(cache: Cache | None, what: Measurement) -> Answers | None:
+    """Return the kept answers of what is measured."""
+    if cache is None:
+        return None
+    return cache.answers(
+        model=what.model, generator=what.generator, sampling=what.sampling, intervention=what.intervention
+    )
+
+
+def _take(run: OpenRun, stage: Stage, rows: Iterable[T], new: Callable[[T], bool]) -> None:
+    """Take the rows of the cache that are new to the run. They reach its file when the stage is finished."""
+    start = time.perf_counter()
+    if taken := sum(1 for row in rows if new(row)):
+        with run.appending(stage):
+            pass  # what rests on the rows before is void
+        run.timing(stage=f"{stage} from the cache", seconds=time.perf_counter() - start, rows=taken)
+
+
 def _verdicts(
-    run: OpenRun, what: Measurement, prompts: list[Prompt], responses: list[Response], tell: Progress
+    run: OpenRun,
+    what: Measurement,
+    prompts: list[Prompt],
+    responses: list[Response],
+    tell: Progress,
+    cache: Cache | None,
 ) -> list[Verdict]:
     by_id = {p.id: p for p in prompts}
     items = [Item(by_id[r.prompt_id], r) for r in responses]
-    have = {(v.judge, v.question, v.prompt_id, v.sample): v for v in run.verdicts()}
+    have = {_place(v): v for v in run.verdicts()}
     questions = {part.name: judge.questions for part, judge in what.judges}
     total = len(items) * len(what.judges)
     seen = 0
-    start, before = time.perf_counter(), _spent(what)
-    made = 0
-    with run.appending("verdicts") as write:
-        for part, judge in what.judges:
-            missing = [
-                i
-                for i in items
-                if any((part.name, q, i.prompt.id, i.response.sample) not in have for q in questions[part.name])
-            ]
-            if getattr(judge, "together", False):  # its verdict on one answer rests on all answers to the prompt
-                again = {i.prompt.id for i in missing}
-                missing = [i for i in items if i.prompt.id in again]
-                have = {key: v for key, v in have.items() if key[0] != part.name or key[2] not in again}
-            seen += len(items) - len(missing)
-            tell("verdicts", seen, total)
+    seconds, made, spent = 0.0, 0, _spent(what)
+    for part, judge in what.judges:
+        kept = cache.verdicts(part, judge) if cache else None
+        missing = _unjudged(items, part.name, questions[part.name], have)
+        if kept and missing:
+            _take(run, "verdicts", kept.known(missing), lambda v: have.setdefault(_place(v), v) is v)
+            missing = _unjudged(missing, part.name, questions[part.name], have)
+        if getattr(judge, "together", False):  # its verdict on one answer rests on all answers to the prompt
+            again = {i.prompt.id for i in missing}
+            missing = [i for i in items if i.prompt.id in again]
+            for place in [place for place in have if place[0] == part.name and place[2] in again]:
+                del have[place]
+        seen += len(items) - len(missing)
+        tell("verdicts", seen, total)
+        start, before = time.perf_counter(), made
+        with run.appending("verdicts") as write:
             for verdict in judging.apply(judge, part.name, missing):
-                key = (part.name, verdict.question, verdict.prompt_id, verdict.sample)
-                if key in have:
+                if _place(verdict) in have:
                     continue
-                have[key] = verdict
+                have[_place(verdict)] = verdict
                 write(verdict)
+                if kept:
+                    kept.keep(verdict)
                 made += 1
-                tell("verdicts", seen + made // len(questions[part.name]), total)
-            seen += len(missing)
+                tell("verdicts", seen + (made - before) // len(questions[part.name]), total)
+        seen += len(missing)
+        seconds += time.perf_counter() - start
     if made:
-        tokens, cost = (now - then for now, then in zip(_spent(what), before, strict=True))
-        run.timing(stage="verdicts", seconds=time.perf_counter() - start, rows=made, tokens=int(tokens), cost=cost)
+        tokens, cost = (now - then for now, then in zip(_spent(what), spent, strict=True))
+        run.timing(stage="verdicts", seconds=seconds, rows=made, tokens=int(tokens), cost=cost)
     ordered = [
         have[part.name, q, i.prompt.id, i.response.sample]
         for part, _ in what.judges
@@ -280,6 +253,17 @@ def _spent(what: Measurement) -> tuple[float, float]:
     """Return the tokens that the judges' models have written so far, and what they cost."""
     counts = [spent for _, judge in what.judges if (spent := getattr(judge, "spent", None)) is not None]
     return sum(spent.tokens_out for spent in counts), sum(spent.cost for spent in counts)
+
+
+def _place(verdict: Verdict) -> tuple[str, str, str, int]:
+    return verdict.judge, verdict.question, verdict.prompt_id, verdict.sample
+
+
+def _unjudged(
+    items: Sequence[Item], judge: str, questions: Sequence[str], have: Mapping[tuple[str, str, str, int], Verdict]
+) -> list[Item]:
+    """Return the items on which a judge has yet to answer a question."""
+    return [i for i in items if any((judge, q, i.prompt.id, i.response.sample) not in have for q in questions)]
 
 
 def _spec(what: Measurement, out: Path) -> RunSpec:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 from demur import floor as safety
 from demur import leaks
 from demur.assemble import build_benchmarks, build_judges
+from demur.cache import opened
 from demur.decoding import decode
 from demur.errors import ConfigError
 from demur.explain.boundary import Observed, explain, spread
@@ -132,7 +133,7 @@ class Job:
             intervention=intervention_part(intervention) if intervention else None,
             device=self.lm.choice,
         )
-        return measure(what, self.out / name, progress=lambda s, d, t: self.tell(f"{name}: {s}", d, t))
+        return measure(what, self.out / name, progress=lambda s, d, t: self.tell(f"{name}: {s}", d, t), cache=opened())
 
     def fitted(self) -> tuple[Contrast, Openers, LoadedRun]:
         """Label the fit and validation prompts with the model's own answers and capture the contrast states."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from demur import stats
 from demur.chats import Encoded
 from demur.errors import DataError
 from demur.lm import LM
@@ -24,6 +25,20 @@ BATCH_TOKENS = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class At:
+    """The price at one position of the answer: mean over the prompts whose answer is that long, in nats."""
+
+    position: int
+    """From 1, the first answer token."""
+    value: float
+    low: float | None
+    """95 % interval, groups of prompts resampled; None where there is one group."""
+    high: float | None
+    n: int
+    groups: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
     """Kullback-Leibler divergences from the untouched model, in nats, means over prompts."""
 
@@ -34,6 +49,8 @@ class Price:
     prompts: int
     positions: int
     """Answer positions that `price_kl` rests on."""
+    by_position: tuple[At, ...] = ()
+    """The curve over the first 32 positions; shorter where no answer is that long."""
 
 
 def kl(base: Float[torch.Tensor, "... vocab"], other: Float[torch.Tensor, "... vocab"]) -> Float[torch.Tensor, ...]:
@@ -60,23 +77,48 @@ def price(lm: LM, prompts: Sequence[Prompt], responses: Sequence[Response], what
     base = _rows(lm, prompts, responses, None)
     moved = _rows(lm, prompts, responses, plan.system)
     order = sorted(range(len(prompts)), key=lambda i: len(moved[i].ids))
-    first, mean, positions = [], [], 0
+    found: list[Sequence[float]] = [()] * len(prompts)
     for run in batches([len(moved[i].ids) for i in order], BATCH_TOKENS):
         batch = [order[i] for i in run]
         before = _logits(lm, [base[i] for i in batch], Plan())
         with swapped(lm, edits_of(plan)):
             after = _logits(lm, [moved[i] for i in batch], plan)
-        for own, other in zip(before, after, strict=True):
-            distance = kl(own, other)
-            first.append(float(distance[0]))
-            mean.append(float(distance.mean()))
-            positions += len(distance)
+        for i, own, other in zip(batch, before, after, strict=True):
+            found[i] = kl(own, other).tolist()
     return Price(
-        price_kl_first=sum(first) / len(first),
-        price_kl=sum(mean) / len(mean),
+        price_kl_first=sum(row[0] for row in found) / len(found),
+        price_kl=sum(sum(row) / len(row) for row in found) / len(found),
         prompts=len(prompts),
-        positions=positions,
+        positions=sum(map(len, found)),
+        by_position=curve(found, [p.cluster for p in prompts]),
     )
+
+
+def curve(distances: Sequence[Sequence[float]], groups: Sequence[str], *, n_boot: int = 1000) -> tuple[At, ...]:
+    """Return the mean distance at each position, with group-bootstrap intervals.
+
+    Args:
+        distances: for each prompt, its distances from the first position on; rows may end early.
+        groups: what is resampled together, one label per prompt.
+        n_boot: resamples.
+    """
+    points = []
+    for position in range(max(map(len, distances), default=0)):
+        here = [(row[position], group) for row, group in zip(distances, groups, strict=True) if position < len(row)]
+        values, labels = [value for value, _ in here], [group for _, group in here]
+        totals = stats.group_totals([[value, 1.0] for value in values], labels)
+        bounds = stats.bootstrap_interval(totals, stats.ratio, n_boot=n_boot) if len(totals) > 1 else (None, None)
+        points.append(
+            At(
+                position=position + 1,
+                value=sum(values) / len(values),
+                low=bounds[0],
+                high=bounds[1],
+                n=len(values),
+                groups=len(totals),
+            )
+        )
+    return tuple(points)
 
 
 def _rows(lm: LM, prompts: Sequence[Prompt], responses: Sequence[Response], system: str | None) -> list[Encoded]:

@@ -279,6 +279,25 @@ class OpenRun:
         if rows := list(validations):
             write_json(self.path / CHECKS, rows)
 
+    def loaded(
+        self,
+        responses: Iterable[Response],
+        verdicts: Iterable[Verdict],
+        metrics: Iterable[Metric],
+        validations: Iterable[Validation] = (),
+    ) -> LoadedRun:
+        """Return what `RunFolder.load` would read once every stage is finished, without reading it."""
+        return LoadedRun(
+            path=self.path,
+            spec=_spec({"spec": to_json(self.spec)}, self.path),
+            prompts=self.prompts,
+            responses=tuple(responses),
+            verdicts=tuple(verdicts),
+            metrics=tuple(metrics),
+            validations=tuple(validations),
+            timings=tuple(row for _, row in read_lines(self.path / TIMINGS, tolerate_torn=True)),
+        )
+
     def timing(self, *, stage: str, seconds: float, rows: int = 0, tokens: int = 0, cost: float = 0.0) -> None:
         """Append how long a stage took to timings.jsonl, and what it cost where prices are known."""
         row = {"stage": stage, "seconds": round(seconds, 3), "rows": rows, "tokens": tokens}

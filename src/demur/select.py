@@ -21,8 +21,8 @@ from demur.methods.gated_steering import GatedSteering
 from demur.methods.steering import Steering
 from demur.readout import Openers, p_refuse
 from demur.recipes import SelectSettings
-from demur.residuals import capture
 from demur.screen import Screen
+from demur.states import states as captured
 from demur.types import Metric, Prompt
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def screen(
     benign = torch.tensor([p.expected == "comply" and p.kind == "borderline" for p in prompts])
     under_attack = torch.tensor([p.category.startswith("attack-") for p in prompts])
     harmful = torch.tensor([p.expected == "refuse" for p in prompts]) & ~under_attack
-    states = capture(lm, list(prompts), layers=contrast.layers, points=(POINT,), positions="last_prompt")
+    states = captured(lm, list(prompts), layers=contrast.layers, points=(POINT,), positions="last_prompt")
     base = p_refuse(seen.logits(None), openers) > 0.5
     known: dict[Method, torch.Tensor] = {}
 

@@ -195,7 +195,7 @@ def bootstrap_interval(
     values = values[np.isfinite(values)]
     if not len(values):
         raise ValueError("no resample has a value: every denominator is 0")
-    tail = _expanded_tail(_quantile(level, sides=sides), len(totals))
+    tail = expanded_tail(_quantile(level, sides=sides), len(totals))
     low, high = np.quantile(values, [tail, 1 - tail])
     return Interval(float(low), float(high))
 
@@ -363,7 +363,7 @@ def _quantile(level: float, *, sides: int) -> float:
     return _NORMAL.inv_cdf(1 - (1 - level) / sides)
 
 
-def _expanded_tail(z: float, n_groups: int) -> float:
+def expanded_tail(z: float, n_groups: int) -> float:
     """Tail probability of the percentile widened for `n_groups` (Cornish-Fisher expansion of Student's quantile)."""
     freedom = max(1, n_groups - 1)
     t = z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)

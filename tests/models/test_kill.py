@@ -1,4 +1,7 @@
-"""A process killed at a random moment, the same command again: the run ends byte-equal to an undisturbed one."""
+"""A process killed at a random moment, the same command again: the run ends byte-equal to an undisturbed one.
+
+The cache of answers is off here but where it is the matter: an undisturbed run would hand its answers over.
+"""
 
 import os
 import random
@@ -37,7 +40,7 @@ validation = ["world:split=validation,limit=240", "world:split=validation,attack
 
 
 def start(*words: str) -> subprocess.Popen[bytes]:
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    env = {"DEMUR_NO_CACHE": "1", **os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, "-m", "demur.cli", *words], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
@@ -80,6 +83,24 @@ def test_measure_survives_five_kills(tmp_path):
         assert lines(tmp_path / "killed") >= before
     finish(*MEASURE, str(tmp_path / "killed"))
     assert rows_of(tmp_path / "killed") == rows_of(tmp_path / "whole")
+
+
+def test_a_warm_cache_gives_the_same_rows_after_a_kill_and_loads_no_model(tmp_path, monkeypatch):
+    monkeypatch.setenv("DEMUR_NO_CACHE", "0")
+    words = (*MEASURE[:2], "world:limit=120", *MEASURE[3:])
+    kill_after((*words, str(tmp_path / "killed")), tmp_path / "killed", 30)
+    seconds = finish(*words, str(tmp_path / "whole"))
+    finish(*words, str(tmp_path / "killed"))
+    warm = finish(*words, str(tmp_path / "warm"))
+    assert rows_of(tmp_path / "killed") == rows_of(tmp_path / "whole") == rows_of(tmp_path / "warm")
+    assert warm < seconds
+    shown = (tmp_path / "warm" / "timings.jsonl").read_text()
+    assert "from the cache" in shown
+    assert '"stage": "responses"' not in shown
+    code = f"import sys; sys.argv = ['demur', *{[*words, str(tmp_path / 'again')]}]\n"
+    code += "from demur.cli import build\nbuild()(standalone_mode=False)\nprint('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
 
 
 @pytest.mark.slow

@@ -18,8 +18,8 @@ from demur import cli, labelling
 from demur.checks import load_checks
 from demur.cli._labelling import session
 from demur.errors import ConfigError, DataError
-from demur.measure import remeasure
 from demur.records import RunFolder
+from demur.results import remeasure
 from demur.types import ModelRef, Part, Prompt, Response, RunSpec, Sampling, Verdict
 
 JUDGE = Part(name="j", settings={})

@@ -13,8 +13,8 @@ from demur.cli._console import fail, warn
 from demur.errors import DemurError
 
 VERBS = (
-    "run", "measure", "explain", "fit", "compare", "verify", "triage", "report", "list", "show", "doctor", "organism",
-    "chat", "benchmarks", "judges",
+    "run", "measure", "explain", "fit", "compare", "verify", "triage", "capability", "report", "list", "show", "doctor",
+    "organism", "chat", "benchmarks", "judges",
 )  # fmt: skip
 _HELP = "Measure, explain and mitigate over-refusal in language models, under a safety floor."
 

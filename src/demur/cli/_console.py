@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,6 +19,10 @@ if TYPE_CHECKING:
     from demur.measure import Progress
     from demur.types import Metric
 
+NO_CACHE: Any = typer.Option(
+    False, "--no-cache", callback=lambda off: _no_cache(off), help="Make everything anew; keep nothing for other runs."
+)
+"""The option that switches the cache of answers and verdicts off for this process and those it starts."""
 MISSED = 100
 """Exit status when a floor or threshold is missed."""
 
@@ -55,6 +62,12 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, 
     for row in rows:
         made.add_row(*map(escape, row))
     console().print(made)
+
+
+def _no_cache(off: bool) -> bool:
+    if off:
+        os.environ["DEMUR_NO_CACHE"] = "1"
+    return off
 
 
 @contextmanager

@@ -11,9 +11,16 @@ def register(app: typer.Typer) -> None:
     """Add the verb to the application."""
 
     @app.command(help="Say what is installed, what works, how much memory there is, and where caches lie.")
-    def doctor(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
+    def doctor(
+        as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+        clear_cache: bool = typer.Option(False, "--clear-cache", help="First remove all kept answers and verdicts."),
+    ) -> None:
+        from demur.cache import Cache
         from demur.doctor import examine
+        from demur.files import cache_folder
 
+        if clear_cache:
+            Cache(folder=cache_folder()).clear()
         found = examine()
         if as_json:
             emit_json([{"check": c.name, "ok": c.ok, "found": c.found, "do": c.todo} for c in found])

@@ -103,8 +103,8 @@ def _add_label(group: typer.Typer) -> None:
 def _keep(path: Path) -> None:
     """Make the check of a run from its labels, and its metrics anew; say what there is."""
     from demur import labelling
-    from demur.measure import remeasure
     from demur.records import RunFolder
+    from demur.results import remeasure
 
     run = RunFolder.load(path)
     given = sum(row.label is not None and row.drawn for row in labelling.labels_of(run).values())

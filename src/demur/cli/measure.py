@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from demur.cli._console import HEADLINES, console, emit_json, metric_rows, progress, table, validation_note
+from demur.cli._console import HEADLINES, NO_CACHE, console, emit_json, metric_rows, progress, table, validation_note
 
 if TYPE_CHECKING:
     from demur.checks import Check
+    from demur.types import Sampling
 
 
 class Thinking(enum.StrEnum):
@@ -39,28 +40,35 @@ def register(app: typer.Typer) -> None:
         with_guard: str = typer.Option("", help="A judge of prompt_harm that decides before the model, as a part."),
         out: Path | None = typer.Option(None, help="Run folder [default: runs/<model>-<benchmark>]."),
         max_new_tokens: int = typer.Option(512, min=1, help="Longest answer, in tokens."),
+        sampling_of: str = typer.Option("", "--sampling", help="`model`: its own temperature and top_p."),
         temperature: float = typer.Option(0.0, min=0.0, help="0 is greedy."),
+        top_p: float = typer.Option(1.0, min=0.0, max=1.0, help="Nucleus sampling: the mass kept."),
         samples: int = typer.Option(1, min=1, help="Answers per prompt."),
         thinking: Thinking = typer.Option(Thinking.auto, help="Have a thinking model think, or not."),
         prefill: str = typer.Option("", help="Text that every answer begins with."),
         seed: int = typer.Option(0, help="Seed of sampled answers."),
         check: list[Path] = typer.Option([], help="Check of a judge, from `demur judges check --save`; repeatable."),
         overwrite: bool = typer.Option(False, help="Start anew where the folder holds another run."),
+        no_cache: bool = NO_CACHE,
         as_json: bool = typer.Option(False, "--json", help="Print the metric rows as JSON."),
     ) -> None:
         from demur import report, suites
         from demur.assemble import measurement
+        from demur.cache import opened
         from demur.measure import measure as run_measure
         from demur.types import Sampling, to_json
 
         sampling = Sampling(
             max_new_tokens=max_new_tokens,
             temperature=temperature,
+            top_p=top_p,
             samples=samples,
             seed=seed,
             prefill=prefill,
             thinking=thinking.value,
         )
+        if sampling_of:
+            sampling = _own(sampling_of, model, sampling)
         named = suites.find(suite).parts if suite else ()
         chosen = [*named, *benchmark] or ["world"]
         what = measurement(
@@ -76,7 +84,7 @@ def register(app: typer.Typer) -> None:
         words = [*([suite] if suite else []), *benchmark] or ["world"]
         folder = out or Path("runs") / _name(model, words)
         with progress(quiet=as_json) as tell:
-            run = run_measure(what, folder, overwrite=overwrite, progress=tell)
+            run = run_measure(what, folder, overwrite=overwrite, progress=tell, cache=opened())
         pages = report.write(folder)
         if as_json:
             emit_json(to_json(run.metrics))
@@ -100,6 +108,21 @@ def _checks(files: list[Path], judges: list[str]) -> tuple[Check, ...]:
             raise ConfigError(
                 f"--check holds a check of judge {check.judge!r}; the judges here are {', '.join(judges)}"
             )
+    return found
+
+
+def _own(word: str, model: str, sampling: Sampling) -> Sampling:
+    """Return the sampling with the model's own settings; say on standard error which of them are not applied."""
+    from demur.errors import NotFound
+    from demur.sampling import own_sampling
+
+    if word != "model":
+        raise NotFound("sampling", word, ("model",), where="--sampling")
+    found, left_out = own_sampling(model, sampling)
+    note = f"; not applied: {', '.join(left_out)}" if left_out else ""
+    console(stderr=True).print(
+        f"sampling as {model} says: temperature {found.temperature}, top_p {found.top_p}{note}", highlight=False
+    )
     return found
 
 

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from demur.cli._console import HEADLINES, MISSED, console, emit_json, marked, progress, table, validation_note
+from demur.cli._console import (
+    HEADLINES,
+    MISSED,
+    NO_CACHE,
+    console,
+    emit_json,
+    marked,
+    progress,
+    table,
+    validation_note,
+)
 
 if TYPE_CHECKING:
     from demur.checks import Validation
@@ -24,6 +34,7 @@ def register(app: typer.Typer) -> None:
         out: Path | None = typer.Option(None, help="Folder for everything [default: runs/<recipe name>]."),
         set_: list[str] = typer.Option([], "--set", help="Override a setting: select.margin=0.01; repeatable."),
         overwrite: bool = typer.Option(False, help="Start anew where the folder holds another recipe."),
+        no_cache: bool = NO_CACHE,
         as_json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
     ) -> None:
         from demur.recipes import load_recipe

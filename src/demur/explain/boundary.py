@@ -21,8 +21,8 @@ from demur.interventions.steer import Steer
 from demur.lm import attach
 from demur.methods._contrast import POINT, Contrast
 from demur.readout import REFUSALS, Openers, p_refuse
-from demur.residuals import capture
 from demur.screen import Screen
+from demur.states import states as captured
 from demur.types import Prompt
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def explain(
     Returns:
         the explanation as JSON values, and one coordinate row per prompt.
     """
-    states = capture(lm, list(seen.prompts), layers=contrast.layers, points=(POINT,), positions="last_prompt")
+    states = captured(lm, list(seen.prompts), layers=contrast.layers, points=(POINT,), positions="last_prompt")
     tell("explain", 1, 4)
     auc = _auc_by_layer(contrast, states, seen, seed)
     chosen = layer if layer is not None else _best_layer(contrast.layers, auc["harmful_vs_plain"])
@@ -95,7 +95,7 @@ def explain(
     t_after, later = None, None
     if after is not None:
         with attach(lm, after[0]):
-            moved = capture(lm, list(seen.prompts), layers=(chosen,), points=(POINT,), positions="last_prompt")
+            moved = captured(lm, list(seen.prompts), layers=(chosen,), points=(POINT,), positions="last_prompt")
         t_after, later = axis.coordinate(moved[:, 0]), Observed(prompts=seen.prompts, labels=after[1])
     tell("explain", 2, 4)
     calibration = calibrate(t, seen.refused, ~seen.kind("harmful"))

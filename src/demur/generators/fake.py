@@ -62,6 +62,8 @@ class Fake:
     script: str = ""
     """JSONL file of {"prompt_id" or "contains", "text", and optionally "sample", "finish", "reasoning", "error"}."""
 
+    cacheable: ClassVar[bool] = False
+
     def __call__(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Response]:
         """Give one response per (prompt, sample), in order.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from demur.errors import ConfigError
+from demur.generators._ref import known, note
 from demur.types import ModelRef, Prompt, Response, Sampling
 
 if TYPE_CHECKING:
@@ -48,13 +49,20 @@ class Local:
             found = ", ".join(self.thinking_markers)
             raise ConfigError(f"generator local: thinking_markers is {found}; give an opening and a closing mark")
 
+    neutral: ClassVar[tuple[str, ...]] = ("batch_tokens",)
+
     def lm(self) -> LM:
         """Return the model; loaded once per process for equal settings."""
         return _load(self.model, self.revision, self.dtype, self.device)
 
     def ref(self) -> ModelRef:
-        """Return which weights these are, exactly."""
-        return self.lm().ref
+        """Return which weights these are, exactly; without loading them where they were loaded before."""
+        named = (self.model, self.revision, self.dtype, self.device)
+        ref = known(*named)
+        if ref is None:
+            ref = self.lm().ref
+            note(*named, ref)
+        return ref
 
     def __call__(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Response]:
         """Answer the prompts, each as soon as it is finished."""

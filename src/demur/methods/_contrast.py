@@ -14,7 +14,7 @@ from demur.directions import Direction, mean_difference
 from demur.errors import ConfigError, DataError
 from demur.files import fingerprint
 from demur.plan import Gate, Point
-from demur.residuals import capture
+from demur.states import states as captured
 from demur.types import Example, FitData
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Contrast:
         data.of("harmful", "fit", label="refusal", least=2)
         data.of("plain", "fit", label="compliance", least=2)
         order = [(key, e) for key, examples in rows.items() for e in examples]
-        states = capture(lm, [e.prompt for _, e in order], layers=chosen, points=(POINT,), positions="last_prompt")
+        states = captured(lm, [e.prompt for _, e in order], layers=chosen, points=(POINT,), positions="last_prompt")
         made = {}
         start = 0
         for key, examples in rows.items():

@@ -1,0 +1,97 @@
+"""From the rows of a run to everything that is counted: rates, pairs, corrected rates, answers, flips."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from demur import answers, correction, flips, metrics, pairs
+from demur.blocks import block_metrics
+from demur.cache import LABEL
+from demur.checks import Check, Validation, load_checks, validations
+from demur.errors import DataError
+from demur.records import CHECK, CHECKS, METRICS, LoadedRun, RunFolder, lock, write_json
+from demur.types import Metric, Part, Prompt, Response, RunSpec, Verdict
+
+
+def of_run(
+    out: Path,
+    rows: tuple[Sequence[Prompt], Sequence[Response], Sequence[Verdict]],
+    spec: RunSpec,
+    checks: Sequence[Check] = (),
+) -> tuple[list[Metric], list[Validation]]:
+    """Return a run's metrics, and what the refusal verdicts of each judge rest on.
+
+    Args:
+        out: the run folder; its `check.json`, where there is one, counts beside `checks`.
+        rows: prompts, responses and verdicts.
+        spec: what the run is.
+        checks: of its judges, beside those that demur ships.
+    """
+    known = (*(load_checks(out / CHECK) if (out / CHECK).is_file() else ()), *checks)
+    style = "edited" if spec.intervention else "plain"
+    asked = {v.judge for v in rows[2] if v.question == "refusal"}
+    languages = sorted({p.language for p in rows[0]})
+    rests = validations([part for part in spec.judges if part.name in asked], languages, known, style)
+    found = all_metrics(*rows, spec.judges, checks=known, style=style)
+    if spec.generator.name == "guarded":
+        found += block_metrics(*rows, judges=tuple(part.name for part in spec.judges))
+    return found, rests
+
+
+def remeasure(path: Path, *, checks: Sequence[Check] = ()) -> LoadedRun:
+    """Compute a finished run's metrics again from what its folder holds: after labels were given, for instance.
+
+    Args:
+        path: the run folder.
+        checks: of its judges, beside those that demur ships and `check.json` in the folder.
+
+    Raises:
+        ConfigError: where `path` is no run folder, or another process works in it.
+        DataError: for a malformed file, or a run that was cut short.
+    """
+    run = RunFolder.load(path)
+    if run.missing:
+        raise DataError(f"run {path} lacks {run.missing} answers; finish it first with the command that began it")
+    rows = run.prompts, run.responses, run.verdicts
+    with lock(path):
+        found, rests = of_run(path, rows, run.spec, checks)
+        write_json(path / METRICS, found)
+        write_json(path / CHECKS, rests)
+    return RunFolder.load(path)
+
+
+def all_metrics(
+    prompts: Sequence[Prompt],
+    responses: Sequence[Response],
+    verdicts: Sequence[Verdict],
+    judges: Sequence[Part],
+    *,
+    checks: Sequence[Check] = (),
+    style: str = "plain",
+) -> list[Metric]:
+    """Return the metric rows of every benchmark in the run, the first judge's rows first.
+
+    Args:
+        prompts: of all benchmarks.
+        responses: to them.
+        verdicts: on these.
+        judges: as used, the headline first.
+        checks: of the judges, beside those that demur ships.
+        style: whose answers these are: `plain`, or `edited` where an intervention was attached.
+    """
+    names = tuple(part.name for part in judges)
+    labels = list(dict.fromkeys(p.get(LABEL) for p in prompts))
+    rows: list[Metric] = []
+    for label in labels:
+        own = [p for p in prompts if p.get(LABEL) == label]
+        ids = {p.id for p in own}
+        data = own, [r for r in responses if r.prompt_id in ids], [v for v in verdicts if v.prompt_id in ids]
+        found = metrics.compute(*data, benchmark=label, judges=names)
+        found += pairs.pair_metrics(*data, benchmark=label, judges=names)
+        found += correction.corrected_metrics(*data, benchmark=label, judges=judges, checks=checks, style=style)
+        found += answers.compute(own, data[1], benchmark=label, judge=names[0])
+        if len(data[1]) > len(own):
+            found += flips.compute(own, data[2], benchmark=label, judges=names)
+        rows += sorted(found, key=lambda m: names.index(m.judge))
+    return rows
