@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from demur.checks import Validation
+from demur.differences import difference, identity, same
 from demur.errors import ConfigError, DataError
 from demur.files import (
     RowWriter,
@@ -34,7 +35,7 @@ from demur.files import (
     write_rows,
     write_text,
 )
-from demur.types import Metric, Part, Prompt, Response, RunSpec, Verdict, from_json, to_json
+from demur.types import Metric, Prompt, Response, RunSpec, Verdict, from_json, to_json
 
 __all__ = [
     "LoadedRun",
@@ -60,7 +61,6 @@ METRICS, TIMINGS = "metrics.json", "timings.jsonl"
 FILES = (RUN, PROMPTS, RESPONSES, VERDICTS, METRICS, TIMINGS)
 CHECKS, CHECK, LABELS = "checks.json", "check.json", "labels.jsonl"
 """Which judges are validated; a check on this run's own answers; labels by people, which are never removed."""
-UPSTREAM = ("model", "sampling", "intervention", "generator")
 FORMAT = "demur run 1"
 
 
@@ -185,14 +185,14 @@ class RunFolder:
     def _resume(self, old: dict[str, Any], spec: RunSpec, state: _State) -> RunSpec:
         """Refuse a changed upstream; drop the verdicts that no longer hold; return the spec to go on with."""
         kept = _spec(old, self.path)
-        if difference := _difference(kept, spec, same_prompts=old.get("prompts") == state.prompts):
+        if changed := difference(kept, spec, same_prompts=old.get("prompts") == state.prompts):
             advice = "choose another --out, or start anew with --overwrite"
-            raise ConfigError(f"folder {self.path} holds another run: {difference}; {advice}")
-        same = {part.name for part in spec.judges if any(_same(part, other) for other in kept.judges)}
+            raise ConfigError(f"folder {self.path} holds another run: {changed}; {advice}")
+        held = {part.name for part in spec.judges if any(same(part, other) for other in kept.judges)}
         if state.responses and state.responses != _hash(self.path / RESPONSES):
-            same = set()  # the answers are not those that were judged
-        self._drop_verdicts(same)
-        if [_identity(p) for p in kept.judges] != [_identity(p) for p in spec.judges]:
+            held = set()  # the answers are not those that were judged
+        self._drop_verdicts(held)
+        if [identity(p) for p in kept.judges] != [identity(p) for p in spec.judges]:
             (self.path / METRICS).unlink(missing_ok=True)
         return dataclasses.replace(spec, id=kept.id, created=kept.created)
 
@@ -365,48 +365,3 @@ def _key(row: Response | Verdict) -> tuple[Any, ...]:
 def _latest(rows: Iterable[Any]) -> list[Any]:
     """Keep the last row of each key, where its first stood."""
     return list({_key(row): row for row in rows}.values())
-
-
-def _identity(part: Part) -> Any:
-    """Return what a part is compared by: its fingerprint, or its settings where it has none."""
-    return [part.name, part.fingerprint or fingerprint(part.settings)]
-
-
-def _same(one: Part, other: Part) -> bool:
-    return bool(_identity(one) == _identity(other))
-
-
-def _difference(old: RunSpec, new: RunSpec, *, same_prompts: bool) -> str:
-    """Return the first upstream field that differs, with both values; "" when none does."""
-    for name in UPSTREAM:
-        there, here = getattr(old, name), getattr(new, name)
-        if isinstance(there, Part) and isinstance(here, Part) and _same(there, here):
-            continue
-        if found := _first(to_json(there), to_json(here), name):
-            return found
-    if same_prompts:
-        return ""
-    return _first(to_json(old.benchmarks), to_json(new.benchmarks), "benchmarks") or (
-        "prompts differ though the benchmarks' settings are equal (their data have changed)"
-    )
-
-
-def _first(there: Any, here: Any, path: str) -> str:
-    """Return the first place where two JSON values differ, as `path is … there and … here`."""
-    if fingerprint(there) == fingerprint(here):
-        return ""
-    if isinstance(there, dict) and isinstance(here, dict):
-        pairs = [(f"{path}.{key}", there.get(key), here.get(key)) for key in dict.fromkeys([*there, *here])]
-    elif isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
-        pairs = [(f"{path}.{at}", a, b) for at, (a, b) in enumerate(zip(there, here, strict=True))]
-    else:
-        return f"{path} is {_shown(there)} there and {_shown(here)} here"
-    return next(found for name, a, b in pairs if (found := _first(a, b, name)))
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, dict) and "name" in value:
-        return repr(value["name"])
-    if isinstance(value, list) and value and all(isinstance(v, dict) and "name" in v for v in value):
-        return "[" + ", ".join(str(v["name"]) for v in value) + "]"
-    return "none" if value is None else repr(value)

@@ -13,6 +13,7 @@ from demur.cli._console import HEADLINES, NO_CACHE, console, emit_json, metric_r
 
 if TYPE_CHECKING:
     from demur.checks import Check
+    from demur.records import LoadedRun
     from demur.types import Sampling
 
 
@@ -89,13 +90,17 @@ def register(app: typer.Typer) -> None:
         if as_json:
             emit_json(to_json(run.metrics))
         else:
-            columns = ("benchmark", "measure", "value", "n", "groups")
-            shown = metric_rows(run.metrics, run.validations)
-            table(f"{model} on {', '.join(words)}", columns, shown, right=(2, 3, 4))
-            validation_note(run.validations)
-            console().print(f"run: {folder}\nreport: {pages[0]}", highlight=False)
+            _show(run, f"{model} on {', '.join(words)}", pages[0])
         if all(m.value is None for m in run.metrics if m.name in dict(HEADLINES[:2])):
             raise typer.Exit(1)
+
+
+def _show(run: LoadedRun, title: str, page: Path) -> None:
+    """Print the headline table, what it rests on, and where everything lies."""
+    columns = ("benchmark", "measure", "value", "n", "groups")
+    table(title, columns, metric_rows(run.metrics, run.validations), right=(2, 3, 4))
+    validation_note(run.validations)
+    console().print(f"run: {run.path}\nreport: {page}", highlight=False)
 
 
 def _checks(files: list[Path], judges: list[str]) -> tuple[Check, ...]:
