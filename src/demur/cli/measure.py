@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -71,18 +71,11 @@ def register(app: typer.Typer) -> None:
         if sampling_of:
             sampling = _own(sampling_of, model, sampling)
         named = suites.find(suite).parts if suite else ()
-        chosen = [*named, *benchmark] or ["world"]
-        what = measurement(
-            model=model,
-            benchmarks=chosen,
-            judges=judge,
-            generator=generator,
-            sampling=sampling,
-            intervention=with_,
-            guard=with_guard,
-        )
-        what = replace(what, checks=_checks(check, [part.name for part, _ in what.judges]))
         words = [*([suite] if suite else []), *benchmark] or ["world"]
+        chosen = [*named, *benchmark] or ["world"]
+        acts: dict[str, Any] = {"intervention": with_, "guard": with_guard}
+        what = measurement(model=model, benchmarks=chosen, judges=judge, generator=generator, sampling=sampling, **acts)
+        what = replace(what, checks=_checks(check, [part.name for part, _ in what.judges]))
         folder = out or Path("runs") / _name(model, words)
         with progress(quiet=as_json) as tell:
             run = run_measure(what, folder, overwrite=overwrite, progress=tell, cache=opened())
