@@ -240,3 +240,20 @@ def _read_counts(raw: Any, where: str) -> Counts:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
             raise DataError(f"{where}.{key} is {value!r}; it is a count, 0 or more")
     return Counts(**{k: float(v) for k, v in numbers.items() if v is not None})
+
+
+BY_CLASS: Mapping[Class, tuple[str, ...]] = {
+    "comply": ("answered_rate", "over_refusal_rate", "balance", "pair_accuracy"),
+    "refuse": ("held_rate", "harmful_compliance_rate", "balance", "pair_accuracy"),
+}
+"""Which numbers rest on a judge's verdicts on which class of prompts."""
+
+
+def not_validated(name: str, judge: str, validations: Sequence[Validation]) -> str:
+    """Return the mark of a number whose judge has no check: `not validated`, with the languages where not in all."""
+    own = [v for v in validations if v.judge == judge and name in BY_CLASS[v.expected]]
+    missing = sorted({v.language for v in own if v.reason})
+    if not missing:
+        return ""
+    everywhere = missing == sorted({v.language for v in own})
+    return "not validated" if everywhere else f"not validated: {', '.join(missing)}"

@@ -10,7 +10,7 @@ from demur import metrics, report
 from demur.records import RunFolder, write_json
 from demur.report import heat, price_figure, tables
 from demur.report.build import build
-from demur.types import LABELS, ModelRef, Part, Prompt, Response, RunSpec, Sampling, Verdict
+from demur.types import LABELS, Metric, ModelRef, Part, Prompt, Response, RunSpec, Sampling, Verdict
 
 ROWS = (
     ("a", "comply", "en", "knives", "compliance", "compliance"),
@@ -120,3 +120,46 @@ def test_price_is_shown_by_position_where_it_was_measured(tmp_path: Path) -> Non
     picture = price_figure.by_position(build(tmp_path))
     assert picture is not None
     assert "3: 0.167" in picture.svg
+
+
+def corrected(name: str, value: float) -> Metric:
+    return Metric(name=name, value=value, low=value - 0.1, high=value + 0.1, n=5, groups=5, n_unscored=0, judge="one",
+                  benchmark="file", interval="rogan-gladen-jeffreys")  # fmt: skip
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_corrected_rates_stand_under_the_raw_ones_and_what_is_not_validated_is_marked(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    run = RunFolder.load(tmp_path)
+    metrics = [*run.metrics, corrected("answered_rate_corrected", 0.55), corrected("pair_accuracy", 0.25)]
+    write_json(tmp_path / "metrics.json", metrics)
+    missing = {"judge": "one", "language": "de", "expected": "refuse", "style": "plain", "n": 0, "source": ""}
+    held = {**missing, "language": "en", "reason": "", "n": 40, "source": "labels"}
+    write_json(tmp_path / "checks.json", [held, missing | {"reason": "no labelled answers"}])
+    board = build(tmp_path).headline
+    assert board is not None
+    labels = [row.label for row in board.rows]
+    at = labels.index("corrected for the judge's errors")
+    assert labels[at - 1] == "Answered"
+    assert board.rows[at].before is not None
+    assert board.rows[at].before.value == 0.55
+    assert "Held (not validated: de)" in labels
+    assert [row.name for row in board.more] == ["pair_accuracy"]
+    for page in report.write(tmp_path):
+        shown = page.read_text(encoding="utf-8")
+        assert "one is not validated in de: no labelled answers" in shown
+        assert "25.0\u00a0%" in shown
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_leaks_and_the_names_of_two_sides_are_shown(tmp_path: Path) -> None:
+    for name in ("before", "after"):
+        write_run(tmp_path / name)
+    leak = {"a": "mine", "b": "test", "earlier": "fit", "later": "test", "size_b": 9, "exact_b": 2, "near_b": 0}
+    write_json(tmp_path / "overlap.json", [leak | {"grouped": 1}])
+    write_json(tmp_path / "verify.json", {"a": "system prompt <A>", "b": "system prompt B"})
+    page, plain = (p.read_text(encoding="utf-8") for p in report.write(tmp_path))
+    for shown in (page, plain):
+        assert "of 9 prompts of test (test) stand in mine (fit): 2 exactly, 1 by their group" in shown
+        assert "After: system prompt B." in shown
+    assert "system prompt &lt;A&gt;" in page

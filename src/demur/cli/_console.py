@@ -143,25 +143,10 @@ def interval(metric: Metric | None) -> str:
     return text
 
 
-BY_CLASS = {
-    "comply": ("answered_rate", "over_refusal_rate", "balance", "pair_accuracy"),
-    "refuse": ("held_rate", "harmful_compliance_rate", "balance", "pair_accuracy"),
-}
-"""Which numbers rest on a judge's verdicts on which class of prompts."""
-
-
-def not_validated(name: str, judge: str, validations: Sequence[Validation]) -> str:
-    """Return the mark of a number whose judge has no check: `not validated`, with the languages where not in all."""
-    own = [v for v in validations if v.judge == judge and name in BY_CLASS[v.expected]]
-    missing = sorted({v.language for v in own if v.reason})
-    if not missing:
-        return ""
-    everywhere = missing == sorted({v.language for v in own})
-    return "not validated" if everywhere else f"not validated: {', '.join(missing)}"
-
-
 def marked(metric: Metric | None, validations: Sequence[Validation]) -> str:
     """Return `interval`, with the mark of a number whose judge has no check."""
+    from demur.checks import not_validated
+
     mark = not_validated(metric.name, metric.judge, validations) if metric and metric.value is not None else ""
     return f"{interval(metric)} ({mark})" if mark else interval(metric)
 

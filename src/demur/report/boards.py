@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
 from demur import stats
+from demur.checks import Validation, not_validated
 from demur.floor import paired_difference
 from demur.metrics import Outcome
 from demur.records import LoadedRun
 from demur.report.changes import Judged, Key
-from demur.report.data import Board, Pairing, Rate, Row, Slice
+from demur.report.data import Board, Pairing, Rate, Row, Slice, Unit
 from demur.types import Metric
 
 MEASURES: tuple[tuple[str, str, str], ...] = (
@@ -28,6 +29,30 @@ MEASURES: tuple[tuple[str, str, str], ...] = (
     ("balance", "Balance", "harmonic mean of answered and held, macro-averaged over languages"),
 )
 """(metric, label, meaning) of the rows of the verdict, in order."""
+
+CORRECTED = "corrected for the judge's errors"
+"""Label of the row under a rate that a check of its judge corrects."""
+
+MORE: tuple[tuple[str, str, str, Unit], ...] = (
+    ("pair_accuracy", "Pairs right", "the prompt that deserves help answered, and its harmful twin held", "rate"),
+    ("answered_rate_lenient", "Answered, leniently", "partial refusals counted as answers", "rate"),
+    ("over_refusal_rate_lenient", "ORR, leniently", "partial refusals counted as answers", "rate"),
+    ("held_rate_lenient", "Held, leniently", "partial refusals counted as refusals", "rate"),
+    ("harmful_compliance_rate_strict", "HCR, strictly", "partial refusals counted as answers", "rate"),
+    ("answered_rate_macro_language", "Answered, mean over languages", "each language counts alike", "rate"),
+    ("held_rate_macro_language", "Held, mean over languages", "each language counts alike", "rate"),
+    ("answered_rate_macro_category", "Answered, mean over categories", "each category counts alike", "rate"),
+    ("held_rate_macro_category", "Held, mean over categories", "each category counts alike", "rate"),
+    ("guard_block_rate", "Blocked by the guard", "of all prompts, before the model saw them", "rate"),
+    ("guard_share_of_unanswered", "The guard's share", "of the unanswered prompts that deserve help", "rate"),
+    ("flip_rate", "Flips", "prompts whose samples do not all get the same label", "rate"),
+    ("answer_tokens", "Answer length", "mean, thinking included", "tokens"),
+    ("repetition", "Repetition", "share of an answer's 4-grams that it held before", "rate"),
+    ("loop_rate", "Loops", "answers that end in one passage over and over", "rate"),
+    ("off_language_rate", "Other language", "answers in another language than the prompt's", "rate"),
+    ("distinct_2", "Distinct 2-grams", "different ones over all, within an answer", "rate"),
+)
+"""(metric, label, meaning, unit) of what stands beyond the headline rates, in order."""
 
 KINDS = (("borderline", "of them borderline"), ("plain", "of them plain"))
 
@@ -63,7 +88,8 @@ def boards(
     pairs = list(dict.fromkeys((m.benchmark, m.judge) for m in before.metrics if m.name == "answered_rate"))
     pairs.sort(key=lambda pair: order.get(pair[1], len(order)))
     shifts = {} if new is None else _shifts(list(dict.fromkeys(b for b, _ in pairs)), old, new)
-    return tuple(_board(b, j, was, now, shifts if order.get(j, 0) == 0 else {}) for b, j in pairs)
+    rests = [*before.validations, *(after.validations if after is not None else ())]
+    return tuple(_board(b, j, was, now, shifts if order.get(j, 0) == 0 else {}, rests) for b, j in pairs)
 
 
 def freed_correct(rows: Sequence[Pairing]) -> Rate | None:
@@ -84,7 +110,9 @@ def _by_key(metrics: Sequence[Metric]) -> Metrics:
     return {(m.benchmark, m.judge, m.name, m.slice): m for m in metrics}
 
 
-def _board(benchmark: str, judge: str, was: Metrics, now: Metrics, shifts: Shifts) -> Board:
+def _board(
+    benchmark: str, judge: str, was: Metrics, now: Metrics, shifts: Shifts, rests: Sequence[Validation]
+) -> Board:
     lender = next((j for b, j, name, _ in was if b == benchmark and name == "oracle_correct_rate"), judge)
 
     def both(name: str, cut: str) -> tuple[Rate | None, Rate | None]:
@@ -92,7 +120,11 @@ def _board(benchmark: str, judge: str, was: Metrics, now: Metrics, shifts: Shift
         key = own if own in was or name != "oracle_correct_rate" else (benchmark, lender, name, cut)
         return _rate(was.get(key)), _rate(now.get(key))
 
-    rows = [row for measure in MEASURES for row in _rows(measure, both, benchmark, shifts)]
+    rows = [
+        replace(row, label=_marked(row, judge, rests))
+        for measure in MEASURES
+        for row in _rows(measure, both, benchmark, shifts)
+    ]
     cuts = list(dict.fromkeys(cut for b, j, _, cut in was if (b, j) == (benchmark, judge) and "&" not in cut))
     made = [m.interval for (b, j, *_), m in was.items() if (b, j) == (benchmark, judge) and m.interval]
     return Board(
@@ -102,7 +134,32 @@ def _board(benchmark: str, judge: str, was: Metrics, now: Metrics, shifts: Shift
         categories=tuple(_slice(cut, both) for cut in cuts if cut.startswith("category=")),
         languages=tuple(_slice(cut, both) for cut in cuts if cut.startswith("language=")),
         interval=", ".join(dict.fromkeys(made)),
+        more=tuple(_more(both)),
+        notes=tuple(_notes(judge, rests)),
     )
+
+
+def _more(both: Both) -> Iterator[Row]:
+    for name, label, meaning, unit in MORE:
+        before, after = both(name, "all")
+        if _has(before) or _has(after):
+            yield Row(name=name, label=label, meaning=meaning, before=before, after=after, unit=unit)
+
+
+def _marked(row: Row, judge: str, rests: Sequence[Validation]) -> str:
+    """Return a row's label, with the mark of a number whose judge has no check."""
+    mark = not_validated(row.name, judge, rests)
+    return f"{row.label} ({mark})" if mark else row.label
+
+
+def _notes(judge: str, rests: Sequence[Validation]) -> Iterator[str]:
+    """Yield why the judge's numbers are marked, a line for each reason."""
+    reasons: dict[str, set[str]] = {}
+    for rest in rests:
+        if rest.judge == judge and rest.reason:
+            reasons.setdefault(rest.reason, set()).add(rest.language)
+    for reason, languages in reasons.items():
+        yield f"{judge} is not validated in {', '.join(sorted(languages))}: {reason}."
 
 
 def _rows(measure: tuple[str, str, str], both: Both, benchmark: str, shifts: Shifts) -> list[Row]:
@@ -113,6 +170,9 @@ def _rows(measure: tuple[str, str, str], both: Both, benchmark: str, shifts: Shi
         return []
     change = shifts.get((benchmark, name, "all"))
     rows = [Row(name=name, label=label, meaning=meaning, before=before, after=after, change=change)]
+    before, after = both(f"{name}_corrected", "all")
+    if _has(before) or _has(after):
+        rows.append(Row(name=f"{name}:corrected", label=CORRECTED, meaning="", before=before, after=after, indent=True))
     for kind, text in KINDS if name in ("answered_rate", "oracle_correct_rate") else ():
         before, after = both(name, f"kind={kind}")
         if _has(before) or _has(after):

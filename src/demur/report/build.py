@@ -104,6 +104,8 @@ def _assemble(
         transitions=changes.transitions(rows),
         unscored=changes.unscored(old, new),
         n_rows=len(rows),
+        leaks=_leaks(folder),
+        sides=_sides(folder),
         runs=tuple(run_facts(name, path, run) for name, path, run in _runs(folder, before, after)),
         recipe=written,
         command=f"demur run {recipe.name}" if recipe.is_file() else measure_command(spec),
@@ -115,6 +117,24 @@ def _runs(folder: Path, before: LoadedRun, after: LoadedRun | None) -> list[tupl
         return [("run", folder, before)]
     runs = [("before", folder / "before", before)]
     return runs if after is None else [*runs, ("after", folder / "after", after)]
+
+
+def _leaks(folder: Path) -> tuple[str, ...]:
+    """Return in words what `overlap.json` says of prompts that return."""
+    path = folder / "overlap.json"
+    rows = files.read_json(path) if path.is_file() else []
+    counts = (("exact_b", "exactly"), ("near_b", "nearly"), ("grouped", "by their group"))
+    return tuple(
+        f"of {row['size_b']} prompts of {row['b']} ({row['later']}) stand in {row['a']} ({row['earlier']}): "
+        + ", ".join(f"{row[key]} {how}" for key, how in counts if row.get(key))
+        for row in rows
+    )
+
+
+def _sides(folder: Path) -> tuple[str, str]:
+    """Return what `demur verify` calls its two sides."""
+    found = _json(folder / "verify.json") or {}
+    return str(found.get("a") or ""), str(found.get("b") or "")
 
 
 def _json(path: Path) -> Mapping[str, Any] | None:

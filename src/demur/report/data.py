@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-Unit = Literal["rate", "nats"]
+Unit = Literal["rate", "nats", "tokens"]
 Change = Literal["fixed", "newly_held", "newly_broken", "newly_unsafe", "unchanged"]
 
 
@@ -100,6 +100,10 @@ class Board:
     categories: tuple[Slice, ...] = ()
     languages: tuple[Slice, ...] = ()
     interval: str = ""
+    more: tuple[Row, ...] = ()
+    """What rates do not show: pairs, readings of partial refusals, means, properties of the answers, flips."""
+    notes: tuple[str, ...] = ()
+    """Where its judge is not validated, and why."""
 
     def row(self, name: str) -> Row | None:
         """Return the row called `name`, or None."""
@@ -303,6 +307,10 @@ class ReportData:
     unscored: tuple[Unscored, ...] = ()
     n_rows: int = 0
     runs: tuple[RunFacts, ...] = ()
+    leaks: tuple[str, ...] = ()
+    """What is tested on and was fitted or chosen on, pair by pair."""
+    sides: tuple[str, str] = ("", "")
+    """What two sides of a comparison are called, where they have names of their own."""
     recipe: str = ""
     command: str = ""
 

@@ -58,6 +58,7 @@ def _boards(data: ReportData) -> list[dict[str, Any]]:
         {
             "board": board,
             "verdict": tables.verdict(data, board),
+            "more": tables.more(data, board),
             "category": tables.slices(data, board.categories, "Category"),
             "language": tables.slices(data, board.languages, "Language"),
         }

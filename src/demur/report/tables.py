@@ -62,6 +62,19 @@ def verdict(data: ReportData, board: Board) -> Table:
     )
 
 
+def more(data: ReportData, board: Board) -> Table | None:
+    """What the headline rates do not show: pairs, partial refusals read either way, properties of the answers."""
+    if not board.more:
+        return None
+    values = ("Before", "After", "Change, points") if data.compared else ("Value",)
+    return Table(
+        caption=f"Beyond the rates: {board.benchmark}, judged by {board.judge}",
+        head=("Measure", *values, "Rests on"),
+        rows=tuple(_compared(r) if data.compared else _single(r) for r in board.more),
+        meanings=tuple(r.meaning for r in board.more),
+    )
+
+
 def slices(data: ReportData, cuts: Sequence[Slice], what: str) -> Table:
     """Both axes by category or by language."""
     head: tuple[str, ...]

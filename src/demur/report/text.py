@@ -16,7 +16,7 @@ def number(rate: Rate | None, unit: Unit = "rate") -> str:
         return NOT_MEASURED
     if rate.value is None:
         return NO_DATA
-    return f"{_percent(rate.value)}{NBSP}%" if unit == "rate" else f"{rate.value:.3g}{NBSP}nats"
+    return f"{_percent(rate.value)}{NBSP}%" if unit == "rate" else f"{rate.value:.3g}{NBSP}{unit}"
 
 
 def interval(rate: Rate | None, unit: Unit = "rate") -> str:
