@@ -13,6 +13,9 @@ from demur.errors import DataError
 from demur.records import CHECK, CHECKS, METRICS, LoadedRun, RunFolder, lock, write_json
 from demur.types import Metric, Part, Prompt, Response, RunSpec, Verdict
 
+POOLED = "all benchmarks"
+"""The benchmark that rows over a whole run are named by."""
+
 
 def of_run(
     out: Path,
@@ -72,6 +75,9 @@ def all_metrics(
 ) -> list[Metric]:
     """Return the metric rows of every benchmark in the run, the first judge's rows first.
 
+    Where there are several benchmarks and none of them attacks the model, rows over all of them together come first,
+    under the name `POOLED`: a suite's sets are small, and attacked prompts are another question.
+
     Args:
         prompts: of all benchmarks.
         responses: to them.
@@ -83,8 +89,9 @@ def all_metrics(
     names = tuple(part.name for part in judges)
     labels = list(dict.fromkeys(p.get(LABEL) for p in prompts))
     rows: list[Metric] = []
-    for label in labels:
-        own = [p for p in prompts if p.get(LABEL) == label]
+    attacked = any(p.category.startswith("attack-") for p in prompts)
+    for label in labels if len(labels) == 1 or attacked else [POOLED, *labels]:
+        own = [p for p in prompts if label == POOLED or p.get(LABEL) == label]
         ids = {p.id for p in own}
         data = own, [r for r in responses if r.prompt_id in ids], [v for v in verdicts if v.prompt_id in ids]
         found = metrics.compute(*data, benchmark=label, judges=names)

@@ -9,7 +9,8 @@ import pytest
 
 from demur import metrics, stats
 from demur.errors import DataError
-from demur.types import LABELS, Metric, Prompt, Response, Verdict, from_json, to_json
+from demur.results import POOLED, all_metrics
+from demur.types import LABELS, Metric, Part, Prompt, Response, Verdict, from_json, to_json
 
 
 class Run:
@@ -381,3 +382,24 @@ def test_ten_thousand_rows_take_under_two_seconds() -> None:
     found = run.compute()
     assert time.process_time() - start < 2
     assert len({m.slice for m in found}) == 1 + 3 + 10 + 5 + 15
+
+
+def test_a_run_of_several_benchmarks_has_rows_over_all_of_them_first_unless_one_attacks() -> None:
+    def rows(category: str) -> list[Metric]:
+        asked = [
+            Prompt(id=f"{b}/{i}", text="t", expected="comply", source=b, meta=(("benchmark", b),), category=category)
+            for b, n in (("a", 3), ("b", 7))
+            for i in range(n)
+        ]
+        said = [Response(prompt_id=p.id, text="x", finish="stop") for p in asked]
+        labels = ["refusal" if p.source == "a" else "compliance" for p in asked]
+        found = [
+            Verdict(prompt_id=p.id, judge="j", question="refusal", label=label)
+            for p, label in zip(asked, labels, strict=True)
+        ]
+        return all_metrics(asked, said, found, [Part(name="j", settings={})])
+
+    values = {m.benchmark: (m.value, m.n) for m in rows("") if (m.name, m.slice) == ("answered_rate", "all")}
+    assert values == {POOLED: (0.7, 10), "a": (0.0, 3), "b": (1.0, 7)}
+    assert rows("")[0].benchmark == POOLED
+    assert {m.benchmark for m in rows("attack-prefill")} == {"a", "b"}

@@ -13,6 +13,7 @@ from demur.metrics import Outcome
 from demur.records import LoadedRun
 from demur.report.changes import Judged, Key
 from demur.report.data import Board, Pairing, Rate, Row, Slice, Unit
+from demur.results import POOLED
 from demur.types import Metric
 
 MEASURES: tuple[tuple[str, str, str], ...] = (
@@ -220,4 +221,4 @@ def _shifts(benchmarks: Sequence[str], old: Mapping[Key, Judged], new: Mapping[K
 
 
 def _of(outcome: Outcome, benchmark: str, benchmarks: Sequence[str]) -> bool:
-    return len(benchmarks) == 1 or outcome.prompt.get("benchmark") == benchmark
+    return len(benchmarks) == 1 or benchmark == POOLED or outcome.prompt.get("benchmark") == benchmark
