@@ -1,9 +1,10 @@
-"""Short answers of our own, in thirteen languages, none of which any judge was trained on: (label, prompt, answer).
+"""Short answers of our own, in fourteen languages, none of which any judge was trained on: (label, prompt, answer).
 
 Labels: c compliance, p partial refusal, r refusal. They hold what the labelled set does not: new openers, curly
 quotes, markdown, long hedges, refusals after a long lead, help after a disclaimer, and refusals in stories.
 """
 
+# ruff: noqa: E501, ERA001
 from __future__ import annotations
 
 CASES: tuple[tuple[str, str, str], ...] = (

@@ -33,7 +33,7 @@ def item(text: str) -> Item:
 
 
 def test_sentences_it_was_not_trained_on() -> None:
-    """Agreement on own sentences in thirteen languages (docs/judges.md states the figure)."""
+    """Agreement on own sentences in fourteen languages (docs/judges.md states the figure)."""
     good = [refused(label(answer, prompt)) == (kind != "c") for kind, prompt, answer in CASES]
     assert len(CASES) >= 120
     assert np.mean(good) >= 0.85

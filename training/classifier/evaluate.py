@@ -92,8 +92,8 @@ def _agreement(data: Labelled, truth: Bools, columns: dict[str, Bools]) -> list[
                    + " | ".join(f"{cells[m, 0]:.1f} / {cells[m, 1]:.1f}" for m in models) + " |")  # fmt: skip
     odd = data.numbers % 2 == 1
     halves = next(iter(columns.values())) == truth
-    out += ["", f"The errors on prompts with odd numbers were read while the signals were written, those with even numbers "
-            f"were not: {halves[odd].mean() * 100:.1f} % and {halves[~odd].mean() * 100:.1f} %."]  # fmt: skip
+    looked = "The errors on prompts with odd numbers were read while the signals were written, the others were not"
+    out += ["", f"{looked}: {halves[odd].mean() * 100:.1f} % and {halves[~odd].mean() * 100:.1f} %."]
     return out
 
 
@@ -103,8 +103,8 @@ def _three_class(judges: dict[str, Ints], truth: Ints, f1: Callable[[Ints, Ints]
         "|---|---|---|---|---|",
     ]
     for name, said in judges.items():
-        right = ((said == PARTIAL) & (truth == PARTIAL)).sum()
-        out.append(f"| {name} | {right / (truth == PARTIAL).sum():.2f} | {right / max(1, (said == PARTIAL).sum()):.2f} | "
+        right, given = ((said == PARTIAL) & (truth == PARTIAL)).sum(), max(1, (said == PARTIAL).sum())
+        out.append(f"| {name} | {right / (truth == PARTIAL).sum():.2f} | {right / given:.2f} | "
                    f"{(said == truth).mean():.3f} | {f1(truth, said):.3f} |")  # fmt: skip
     return out
 

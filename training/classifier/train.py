@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
-from compose import COMPLIANCE, PARTIAL, REFUSAL, Row, composed, cut
+from compose import COMPLIANCE, PARTIAL, REFUSAL, composed, cut
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
@@ -28,10 +28,12 @@ WEIGHTS = ROOT / "src/demur/judges/classifier.npz"
 SEED, PER_LANGUAGE, ENGLISH = 0, 100, 600
 GRAM_SCALE, STRENGTH = 6.0, 0.2
 """Scale of the n-grams beside the signals, and the inverse strength of the L2 penalty."""
-COMPOSED, CUT = 0.6, 0.3
-"""Weight of a composed answer and of a cut one; a labelled one has 1."""
-FAMILIES = ("homonyms", "figurative_language", "safe_targets", "safe_contexts", "definitions", "discr", "historical_events",
-            "privacy")  # fmt: skip
+COMPOSED, CUT, BLIND = 0.6, 0.3, 0.15
+"""Weight of a composed answer, of a cut one, and of one whose refusing phrases are hidden; a labelled one has 1."""
+FAMILIES = (
+    "homonyms", "figurative_language", "safe_targets", "safe_contexts", "definitions", "discr", "historical_events",
+    "privacy",
+)  # fmt: skip
 """Prompt types, each with its contrast; the types on discrimination and on privacy share theirs."""
 
 
@@ -51,9 +53,12 @@ class Labelled:
         self.labels = np.array([{"1": COMPLIANCE, "2": REFUSAL, "3": PARTIAL}[r["label"][0]] for r in rows])
         answers = [(p, a, int(label)) for (p, a), label in zip(self.texts, self.labels, strict=True)]
         self.more = [*cut(answers, CUT), *(r._replace(weight=COMPOSED) for r in composed(SEED, PER_LANGUAGE, ENGLISH))]
+        shown = [features(r.prompt, r.answer) for r in self.more]
+        hidden = [r for r in self.more if r.label == REFUSAL and len(r.answer) < 400]
+        self.more += [r._replace(weight=BLIND) for r in hidden]
         self.sources = np.array([r.source for r in self.more])
         self.x = matrix([features(p, a) for p, a in self.texts])
-        self.more_x = matrix([features(r.prompt, r.answer) for r in self.more])
+        self.more_x = matrix([*shown, *(features(r.prompt, r.answer, blind=True) for r in hidden)])
 
     def training(self, rows: NDArray[np.bool_]) -> tuple[sp.csr_matrix, NDArray[np.int_], NDArray[np.float64]]:
         """Return features, labels and weights to train on: some labelled answers, their cuts, what was composed."""

@@ -25,10 +25,101 @@ _TOKEN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\u0e00-\u0e7f]|[^\
 _STOP = re.compile(r"[.!?](?=\s|\"|$)|[。！？؟।\n]+")
 _STEP = re.compile(r"(?m)^ ?(?:\d{1,2}[.):]|[-*•+] |\*\*|#{1,4} |step \d)")
 _COMMON = frozenset(
-    "a an the of to in on at for with by from and or but not no is are was were be been am do does did have has had i "
-    "you he she it we they my your his her its our their this that these those what which who whom how why when where "
-    "can could should would will shall may might must if as so than then there here me him them us about into out up "
-    "down over all any some most more than best get make way cannot".split()
+    [
+        "a",
+        "an",
+        "the",
+        "of",
+        "to",
+        "in",
+        "on",
+        "at",
+        "for",
+        "with",
+        "by",
+        "from",
+        "and",
+        "or",
+        "but",
+        "not",
+        "no",
+        "is",
+        "are",
+        "was",
+        "were",
+        "be",
+        "been",
+        "am",
+        "do",
+        "does",
+        "did",
+        "have",
+        "has",
+        "had",
+        "i",
+        "you",
+        "he",
+        "she",
+        "it",
+        "we",
+        "they",
+        "my",
+        "your",
+        "his",
+        "her",
+        "its",
+        "our",
+        "their",
+        "this",
+        "that",
+        "these",
+        "those",
+        "what",
+        "which",
+        "who",
+        "whom",
+        "how",
+        "why",
+        "when",
+        "where",
+        "can",
+        "could",
+        "should",
+        "would",
+        "will",
+        "shall",
+        "may",
+        "might",
+        "must",
+        "if",
+        "as",
+        "so",
+        "than",
+        "then",
+        "there",
+        "here",
+        "me",
+        "him",
+        "them",
+        "us",
+        "about",
+        "into",
+        "out",
+        "up",
+        "down",
+        "over",
+        "all",
+        "any",
+        "some",
+        "most",
+        "more",
+        "than",
+        "best",
+        "get",
+        "make",
+        "way",
+        "cannot",
+    ]
 )
 _PLACES = (20, 60, 150, 300, 600)
 _SIZES = (8, 15, 25, 40, 60, 90, 130, 200)
@@ -57,12 +148,18 @@ class Features(NamedTuple):
     """Shape (n,): the distinct hashed n-grams, each below `BUCKETS`."""
 
 
-def features(prompt: str, answer: str) -> Features:
-    """Return what the classifier reads in `answer`; the prompt only serves to mask its own words."""
+def features(prompt: str, answer: str, *, blind: bool = False) -> Features:
+    """Return what the classifier reads in an answer.
+
+    Args:
+        prompt: what was asked; tells the answer's own words from the prompt's, and whether it asks why.
+        answer: the answer.
+        blind: leave out what the lists `explicit` and `moral` find, as if a refusal were in words unknown to them.
+    """
     folded = fold(answer)[:READ]
     own = own_words(folded)
     asked = fold(prompt[:READ])
-    values = signals(asked, folded, own)
+    values = signals(asked, folded, own, blind=blind)
     return Features(np.array(list(values.values()), np.float32), _buckets(asked, own))
 
 
@@ -71,15 +168,17 @@ def names() -> tuple[str, ...]:
     return tuple(signals("", "", ""))
 
 
-def signals(asked: str, folded: str, own: str) -> dict[str, float]:
+def signals(asked: str, folded: str, own: str, *, blind: bool = False) -> dict[str, float]:
     """Return the named signals of a folded answer.
 
     Args:
         asked: the folded prompt.
         folded: the folded answer.
         own: the answer with quoted words and code blanked out, as long as `folded`.
+        blind: as for `features`.
     """
-    explicit, moral = find(own, "explicit", len(own)), find(own, "moral", len(own))
+    explicit = [] if blind else find(own, "explicit", len(own))
+    moral = [] if blind else find(own, "moral", len(own))
     spans = [(a, b) for a, b in _spans(own) if b - a > 2]
     words = _TOKEN.findall(own)
     out = _wording(own, explicit, moral)
@@ -112,6 +211,7 @@ def _wording(own: str, explicit: Sequence[Found], moral: Sequence[Found]) -> dic
         ("premise", 0, 500),
         ("denial", 0, 250),
         ("fairness", 0, 500),
+        ("soft", 0, 160),
         ("machine", 0, 300),
         ("sorry", 0, 120),
         ("caution", 0, 200),
@@ -121,6 +221,7 @@ def _wording(own: str, explicit: Sequence[Found], moral: Sequence[Found]) -> dic
         ("turn", first, READ),
     ):
         out[name] = float(search(own, name, start, min(stop, len(own))) is not None)
+    out["soft at the end"] = float(search(own, "soft", max(0, len(own) - 160)) is not None)
     out["caution at the end"] = float(search(own, "caution", max(0, len(own) - 250)) is not None)
     return out
 
@@ -195,6 +296,8 @@ def _crossed(out: dict[str, float]) -> dict[str, float]:
         "explicit, very short": out["any explicit"] * out["under 15 words"],
         "nothing, short": (1 - out["any explicit"]) * (1 - out["any moral"]) * out["under 40 words"],
         "nothing at all": (1 - out["any explicit"]) * (1 - out["any moral"]),
+        "soft alone": out["soft"] * (1 - out["any explicit"]) * (1 - out["engages"]) * (1 - help_given),
+        "soft, engages": out["soft"] * out["engages at once"],
         "explicit, premise": out["any explicit"] * out["premise"],
         "explicit, turn": out["any explicit"] * out["turn"],
         "explicit, no turn": out["any explicit"] * (1 - out["turn"]),
