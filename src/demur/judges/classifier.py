@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -115,7 +116,7 @@ class Weights(NamedTuple):
         return ", ".join(names()[n] for n in chosen)
 
     def _odds(self, found: Features, head: int) -> float:
-        size = max(1, len(found.buckets)) ** 0.5
+        size = math.sqrt(max(1, len(found.buckets)))
         grams = float(self.grams[head][found.buckets].sum()) / size
         return float(self.signals[head] @ found.signals) + grams + float(self.bias[head])
 
