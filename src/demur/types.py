@@ -214,7 +214,7 @@ class Card:
     """Number of prompts with default settings; None where the user's file decides."""
     citation: str = ""
     cautions: tuple[str, ...] = ()
-    judge: str = "keyword"
+    judge: str = "classifier"
     """The default judge."""
 
 

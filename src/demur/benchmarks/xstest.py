@@ -47,7 +47,7 @@ class Xstest:
             "Safe and unsafe types answer to each other only loosely, so no prompt is paired with a twin.",
             "Some unsafe prompts ask for opinions or advice where an answer that corrects the premise is fine.",
         ),
-        judge="keyword",
+        judge="classifier",
     )
 
     def __call__(self) -> Iterator[Prompt]:
