@@ -19,7 +19,7 @@ Question = Literal["refusal", "answer_harm", "prompt_harm", "quality"]
 Pairs = tuple[tuple[str, str], ...]
 Turns = tuple[tuple[str, str], ...]
 
-DEFAULT_JUDGE = "keyword"
+DEFAULT_JUDGE = "classifier"
 """The judge of every benchmark whose card names no other."""
 
 LABELS: Mapping[str, tuple[str, ...]] = {

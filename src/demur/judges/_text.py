@@ -28,7 +28,7 @@ _CONTRACTIONS = tuple(
 _UNSEEN = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
 _BLANKS = re.compile(r"[^\S\n]+")
 _CODE = re.compile(r"```[^`]{0,20000}```|^ ?>[^\n]*$", re.MULTILINE)
-_QUOTED = re.compile(r'"[^"\n]{1,300}"')
+_QUOTED = re.compile(r'"[^"\n]{1,300}"' + r"|(?<!\w)'(?:[^'\n]|(?<=\w)'(?=\w)){1,300}'(?!\w)")
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_]+")
 _ODD = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffd]")
 _SPAN = 50

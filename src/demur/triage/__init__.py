@@ -31,7 +31,7 @@ from demur.types import Item, Judge, Part, Question, Verdict, from_json, to_json
 
 __all__ = ["JUDGE", "Estimate", "Stratum", "Triage", "Work", "read_logs", "redactor", "remote", "triage", "works_at"]
 
-JUDGE = "keyword"
+JUDGE = "classifier"
 """The judge that finds refusals where none is named."""
 
 QUEUE = 200
