@@ -382,16 +382,16 @@ def test_logs_of_known_truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ro
 def test_verdicts_are_kept_and_no_harm_judge_means_no_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     truth = traffic(tmp_path, 60)
-    found = json.loads(demur("triage", "log.jsonl", "--json", "--out", "t")[1])
+    found = json.loads(demur("triage", "log.jsonl", "--judge", "keyword", "--json", "--out", "t")[1])
     assert found["likely_over_refusals"] is None
     assert found["estimate"]["value"] is None
     assert found["judges"] == [["keyword", "this machine"]]
     kept = (tmp_path / "t" / "judged.jsonl").read_text()
     with mock.patch("demur.judges.keyword.Keyword.label", side_effect=AssertionError):
-        assert json.loads(demur("triage", "log.jsonl", "--json", "--out", "t")[1]) == found
+        assert json.loads(demur("triage", "log.jsonl", "--judge", "keyword", "--json", "--out", "t")[1]) == found
     assert (tmp_path / "t" / "judged.jsonl").read_text() == kept
     label(tmp_path / "t" / "queue.csv", truth)
-    code, text, _ = demur("triage", "log.jsonl", "--out", "t", "--max-over-refusals", "10")
+    code, text, _ = demur("triage", "log.jsonl", "--judge", "keyword", "--out", "t", "--max-over-refusals", "10")
     exact = 1000 * list(truth.values()).count("over_refusal") / 60
     assert code == 100
     assert f"over-refusals shown: {exact:.1f}, between {exact:.1f} and {exact:.1f}" in text
