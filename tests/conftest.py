@@ -48,6 +48,13 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(html, "_pictures", lambda data: collections.defaultdict(tuple))
 
 
+@pytest.fixture(autouse=True)
+def _drawn_where_looked_at(request: pytest.FixtureRequest) -> None:
+    """Draw pictures only in the tests of the report, and in one run from the command line."""
+    if not request.node.path.stem.startswith("test_report") and "drawn" not in request.keywords:
+        request.getfixturevalue("undrawn")
+
+
 @pytest.fixture
 def mirror() -> Path:
     """The folder with local copies of public prompt sets; a test that needs it is skipped without."""

@@ -145,6 +145,7 @@ def test_folder_with_another_run_is_refused_by_the_differing_field(tmp_path, pro
     assert demur(*words, "--max-new-tokens", "7", "--overwrite", cwd=tmp_path).returncode == 0
 
 
+@pytest.mark.drawn
 def test_measure_leaves_a_run_and_json(tmp_path, prompts):
     words = (
         "measure",

@@ -120,8 +120,13 @@ def test_importing_everything_above_the_line_loads_no_torch() -> None:
     assert done.stdout.strip() == "[]"
 
 
+@cache
+def nodes(name: str) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(tree(name)))
+
+
 def attributes(name: str) -> set[str]:
-    return {node.attr for node in ast.walk(tree(name)) if isinstance(node, ast.Attribute)}
+    return {node.attr for node in nodes(name) if isinstance(node, ast.Attribute)}
 
 
 def test_only_residuals_registers_hooks() -> None:
@@ -134,7 +139,7 @@ def test_only_the_command_line_and_the_report_print() -> None:
         f"{name}:{node.lineno}"
         for name in MODULES
         if name.split(".")[1:2] not in (["cli"], ["report"])
-        for node in ast.walk(tree(name))
+        for node in nodes(name)
         if (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print")
         or (isinstance(node, ast.Attribute) and ast.unparse(node) in ("sys.stdout", "sys.stderr"))
     ]
@@ -143,8 +148,8 @@ def test_only_the_command_line_and_the_report_print() -> None:
 
 def written_strings(name: str) -> Iterator[ast.Constant]:
     """Yield the strings of a module that are no docstrings."""
-    docs = {id(node.value) for node in ast.walk(tree(name)) if isinstance(node, ast.Expr)}
-    for node in ast.walk(tree(name)):
+    docs = {id(node.value) for node in nodes(name) if isinstance(node, ast.Expr)}
+    for node in nodes(name):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
             yield node
 
@@ -164,7 +169,7 @@ def test_only_records_knows_the_files_of_a_run() -> None:
 def test_files_and_functions_stay_small(name: str) -> None:
     lines = len(MODULES[name].read_text("utf-8").splitlines())
     assert lines <= 400, f"{name} has {lines} lines"
-    for node in ast.walk(tree(name)):
+    for node in nodes(name):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             doc = node.body[0] if ast.get_docstring(node) else None
             size = (node.end_lineno or 0) - node.lineno + 1

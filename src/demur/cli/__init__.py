@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 import warnings
@@ -19,8 +20,9 @@ VERBS = (
 _HELP = "Measure, explain and mitigate over-refusal in language models, under a safety floor."
 
 
+@functools.cache
 def build() -> typer.Typer:
-    """Return the command-line application with every verb registered."""
+    """Return the command-line application with every verb registered; made once."""
     app = typer.Typer(
         name="demur", help=_HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,14 @@ def render_html(data: ReportData) -> str:
     Args:
         data: as `build` makes it.
     """
+    style = Markup((TEMPLATES / "report.css").read_text(encoding="utf-8"))
+    page = _environment().get_template("report.html.j2")
+    return page.render(data=data, style=style, pictures=_pictures(data), boards=_boards(data), LONG=LONG, BLOCK=BLOCK)
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    """Return the templates; compiled once a process."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -35,9 +44,7 @@ def render_html(data: ReportData) -> str:
     )
     environment.globals |= {"text": text, "tables": tables, "outcome": tables.outcome}
     environment.filters |= {"blocks": _blocks, "cut": _cut, "rest": _rest}
-    style = Markup((TEMPLATES / "report.css").read_text(encoding="utf-8"))
-    page = environment.get_template("report.html.j2")
-    return page.render(data=data, style=style, pictures=_pictures(data), boards=_boards(data), LONG=LONG, BLOCK=BLOCK)
+    return environment
 
 
 def _pictures(data: ReportData) -> dict[str, tuple[Picture, ...]]:

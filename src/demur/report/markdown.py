@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Any
 
@@ -26,6 +27,14 @@ def render_markdown(data: ReportData) -> str:
     Args:
         data: as `build` makes it.
     """
+    page = _environment().get_template("report.md.j2")
+    made = page.render(data=data, shown=_shown(data), boundary=_boundary(data), heats=_heats(data))
+    return "\n".join(line.rstrip() for line in made.splitlines()).rstrip() + "\n"
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    """Return the templates; compiled once a process."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(html.TEMPLATES),
         autoescape=False,
@@ -37,9 +46,7 @@ def render_markdown(data: ReportData) -> str:
     )
     environment.globals |= {"text": text, "tables": tables}
     environment.filters |= {"table": _table, "code": _code}
-    page = environment.get_template("report.md.j2")
-    made = page.render(data=data, shown=_shown(data), boundary=_boundary(data), heats=_heats(data))
-    return "\n".join(line.rstrip() for line in made.splitlines()).rstrip() + "\n"
+    return environment
 
 
 def _heats(data: ReportData) -> list[tables.Table]:
