@@ -11,7 +11,7 @@ from unittest import mock
 
 import pytest
 
-from demur import cli, report
+from demur import cli
 from demur.cli import VERBS
 
 FAKE = ("measure", "--generator", "fake")
@@ -125,8 +125,7 @@ def test_empty_benchmark_is_refused(tmp_path):
     assert "empty.jsonl" in done.stderr
 
 
-def test_folder_with_another_run_is_refused_by_the_differing_field(tmp_path, prompts, monkeypatch):
-    monkeypatch.setattr(report, "write", lambda folder: (folder / "report.html", folder / "report.md"))
+def test_folder_with_another_run_is_refused_by_the_differing_field(tmp_path, prompts):
     words = (
         "measure",
         "--generator",

@@ -79,7 +79,7 @@ def register(app: typer.Typer) -> None:
         folder = out or Path("runs") / _name(model, words)
         with progress(quiet=as_json) as tell:
             run = run_measure(what, folder, overwrite=overwrite, progress=tell, cache=opened())
-        pages = report.write(folder)
+        pages = report.write(folder, run)
         if as_json:
             emit_json(to_json(run.metrics))
         else:

@@ -40,11 +40,12 @@ PRICES = (
 )
 
 
-def build(folder: Path) -> ReportData:
+def build(folder: Path, run: LoadedRun | None = None) -> ReportData:
     """Read a run folder, or a recipe folder with `before/` and perhaps `after/`, into what a report shows.
 
     Args:
         folder: a run folder, or a recipe folder whose `before/` is one.
+        run: what the run folder holds, where it has been read already.
 
     Raises:
         DataError: when the folder holds no run, or a record in it is not what its schema says.
@@ -56,7 +57,7 @@ def build(folder: Path) -> ReportData:
             f"no run to report in {folder}: it has neither {RUN} nor before/{RUN}. "
             "Give the folder that `demur measure` or `demur run` made."
         )
-    before = RunFolder.load(first)
+    before = run if single and run is not None else RunFolder.load(first)
     second = folder / "after"
     after = None if single or not (second / RUN).is_file() else RunFolder.load(second)
     extras = (
