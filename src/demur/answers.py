@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demur import stats
+from demur.counted import Number, codes, nothing, slices
 from demur.languages import LANGUAGES, identify
 from demur.types import Metric, Prompt, Response
 
@@ -123,41 +124,15 @@ def compute(
     kept = [(prompt, made) for prompt, made in found if made is not None]
     rows = [prompt for prompt, _ in kept]
     values = np.array([made for _, made in kept], dtype=np.float64).reshape(len(kept), len(NAMES))
-    codes: dict[str, int] = {}
-    groups = np.array([codes.setdefault(p.cluster, len(codes)) for p in rows], dtype=np.intp)
+    groups = codes(rows)
     metrics = []
     for label, mask in slices(rows):
         numbers = _numbers(values[mask], groups[mask], n_boot)
-        metrics += [
-            Metric(name=name, slice=label, judge=judge, benchmark=benchmark, **number._asdict())
-            for name, number in zip(NAMES, numbers, strict=True)
-        ]
+        metrics += [number.metric(name, label, judge, benchmark) for name, number in zip(NAMES, numbers, strict=True)]
     return metrics
 
 
-def slices(prompts: Sequence[Prompt]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    """Yield (label, mask) of `all`, each kind, category, language, and kind & language, as `metrics` does."""
-    yield "all", np.ones(len(prompts), dtype=bool)
-    for key in ("kind", "category", "language"):
-        column = np.array([getattr(p, key) for p in prompts], dtype=object)
-        for value in sorted({v for v in column if v}):
-            yield f"{key}={value}", np.asarray(column == value, dtype=bool)
-    both = [(p.kind, p.language) for p in prompts]
-    for kind, language in sorted({(k, v) for k, v in both if k and v}):
-        yield f"kind={kind}&language={language}", np.array([b == (kind, language) for b in both], dtype=bool)
-
-
-class _Number(NamedTuple):
-    value: float | None
-    low: float | None
-    high: float | None
-    n: int
-    groups: int
-    n_unscored: int
-    interval: str
-
-
-def _numbers(values: stats.Floats, groups: NDArray[np.intp], n_boot: int) -> list[_Number]:
+def _numbers(values: stats.Floats, groups: NDArray[np.intp], n_boot: int) -> list[Number]:
     """Return the mean of each column over the rows that have a value; all columns share their resamples."""
     known = np.isfinite(values)
     columns = np.concatenate([np.where(known, values, 0.0), known], axis=1)
@@ -170,11 +145,11 @@ def _numbers(values: stats.Floats, groups: NDArray[np.intp], n_boot: int) -> lis
         own = own[own[:, 1] > 0]
         n = int(own[:, 1].sum())
         if not n:
-            found.append(_Number(None, None, None, 0, 0, len(values), ""))
+            found.append(nothing(len(values)))
             continue
         value = float(own[:, 0].sum() / n)
         bounds, made = _bounds(own, value, name in RATES, stats.ratio(drawn[:, [at, at + size]]))
-        found.append(_Number(value, *bounds, n, len(own), len(values) - n, made))
+        found.append(Number(value, *bounds, n, len(own), len(values) - n, made))
     return found
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from demur import stats
+import numpy as np
+
+from demur.counted import codes, mean, slices
 from demur.generators.guarded import blocked
 from demur.metrics import Outcome, outcomes
 from demur.types import Metric, Prompt, Response, Verdict
-
-Test = Callable[[Outcome], bool]
 
 
 def block_metrics(
@@ -47,12 +47,17 @@ def block_metrics(
     found = []
     for benchmark in dict.fromkeys(map(benchmark_of, prompts)):
         own = [row for row in rows if benchmark_of(row.prompt) == benchmark]
-        kinds = sorted({row.prompt.kind for row in own if row.prompt.kind})
-        for label, inside in [("all", own), *((f"kind={k}", [r for r in own if r.prompt.kind == k]) for k in kinds)]:
-            for name, counts in (("guard_block_rate", ended), ("guard_share_of_unanswered", unanswered)):
-                lost = sum(not ended(row) if counts is ended else _lost(row) for row in inside)
-                number = _share([row for row in inside if counts(row)], lambda row: _key(row) in stopped)
-                found.append(_metric(name, label, judges[0], benchmark, lost, number))
+        asked = [row.prompt for row in own]
+        hit, groups = np.array([_key(row) in stopped for row in own]), codes(asked)
+        counted = {
+            "guard_block_rate": ([ended(row) for row in own], [not ended(row) for row in own]),
+            "guard_share_of_unanswered": ([unanswered(row) for row in own], [_lost(row) for row in own]),
+        }
+        for label, mask in slices(asked, crossed=False):
+            if label == "all" or label.startswith("kind="):
+                for name, (inside, lost) in counted.items():
+                    number = mean(hit, np.array(inside) & mask, groups, n_unscored=int((np.array(lost) & mask).sum()))
+                    found.append(number.metric(name, label, judges[0], benchmark))
     return found
 
 
@@ -62,29 +67,3 @@ def _key(row: Outcome) -> tuple[str, int]:
 
 def _lost(row: Outcome) -> bool:
     return row.prompt.expected == "comply" and not row.measured
-
-
-_Number = tuple[float | None, float | None, float | None, int, int, str]
-
-
-def _share(rows: Sequence[Outcome], hit: Test) -> _Number:
-    """Return value, low, high, n, groups and kind of interval."""
-    if not rows:
-        return None, None, None, 0, 0, ""
-    groups = [row.prompt.cluster for row in rows]
-    hits, size = [float(hit(row)) for row in rows], len(set(groups))
-    value = sum(hits) / len(rows)
-    if size == len(rows):
-        return value, *stats.wilson(sum(hits), len(rows)), len(rows), size, "wilson"
-    low, high = stats.group_bootstrap(hits, [1.0] * len(rows), groups, n_boot=1000)
-    if low == high:
-        return value, *stats.wilson(value * size, size), len(rows), size, "wilson-groups"
-    return value, low, high, len(rows), size, "group-bootstrap"
-
-
-def _metric(name: str, label: str, judge: str, benchmark: str, lost: int, number: _Number) -> Metric:
-    value, low, high, n, groups, interval = number
-    return Metric(
-        name=name, value=value, low=low, high=high, n=n, groups=groups, n_unscored=lost, slice=label, judge=judge,
-        benchmark=benchmark, interval=interval,
-    )  # fmt: skip

@@ -32,6 +32,7 @@ from numpy.typing import ArrayLike, NDArray
 from demur import metrics as metric_rules
 from demur import stats
 from demur.checks import CLASSES, TRUTH, Check, Class, Counts, find, shipped
+from demur.counted import Number, nothing
 from demur.metrics import Outcome
 from demur.types import Metric, Part, Prompt, Response, Verdict
 
@@ -136,31 +137,20 @@ def corrected_metrics(
             }
             if any(found.values()):
                 for name, label, number in _class_rates(own, found, expected):
-                    row = Metric(name=name, slice=label, judge=part.name, benchmark=benchmark, **number._asdict())
-                    rows.append(row)
+                    rows.append(number.metric(name, label, part.name, benchmark))
     return rows
-
-
-class _Number(NamedTuple):
-    value: float | None
-    low: float | None
-    high: float | None
-    n: int
-    groups: int
-    n_unscored: int
-    interval: str
 
 
 def _class_rates(
     seen: Sequence[Outcome], checks: Mapping[str, Check | None], expected: Class
-) -> Iterator[tuple[str, str, _Number]]:
+) -> Iterator[tuple[str, str, Number]]:
     for label, rows in _slices(seen):
         unscored = sum(not o.measured for o in rows)
         own = [checks[o.prompt.language] for o in rows]
         known = [c for c in own if c is not None]
         for name in NAMES[expected]:
             if len(known) < len(own):
-                yield name, label, _Number(None, None, None, 0, 0, unscored, "")
+                yield name, label, nothing(unscored)
             else:
                 yield name, label, _number(name, rows, known, expected)._replace(n_unscored=unscored)
 
@@ -172,7 +162,7 @@ def _slices(seen: Sequence[Outcome]) -> Iterator[tuple[str, list[Outcome]]]:
             yield f"{key}={value}", [o for o in seen if getattr(o.prompt, key) == value]
 
 
-def _number(name: str, rows: Sequence[Outcome], checks: Sequence[Check], expected: Class) -> _Number:
+def _number(name: str, rows: Sequence[Outcome], checks: Sequence[Check], expected: Class) -> Number:
     """One corrected rate: its point value, and percentiles over draws of the rows' shares and of the judge's errors."""
     layout, core, rate = RATES[name]
     place = {cell: at for at, cells in enumerate(layout) for cell in cells}
@@ -180,7 +170,7 @@ def _number(name: str, rows: Sequence[Outcome], checks: Sequence[Check], expecte
     at = {id(c): i * len(layout) for i, c in enumerate(used)}
     inside = [(o, at[id(c)] + place[_cell(o)]) for o, c in zip(rows, checks, strict=True) if _cell(o) in place]
     if not inside:
-        return _Number(None, None, None, 0, 0, 0, "")
+        return Number(None, None, None, 0, 0, 0, "")
     table = np.zeros((len(inside), len(layout) * len(used)))
     table[np.arange(len(inside)), [column for _, column in inside]] = 1
     totals = stats.group_totals(table, [o.prompt.cluster for o, _ in inside])
@@ -195,7 +185,7 @@ def _number(name: str, rows: Sequence[Outcome], checks: Sequence[Check], expecte
     low, high = _percentiles(rate(shares.reshape(N_DRAWS, len(used), -1), se, sp, whole), 0.95)
     exact = [np.array([[getattr(t, key) for t in tallies]]) for key in ("sensitivity", "specificity")]
     value = rate(totals.sum(axis=0).reshape(1, len(used), -1), exact[0], exact[1], whole)
-    return _Number(float(np.clip(value, 0, 1)[0]), float(low), float(high), len(inside), len(totals), 0, made)
+    return Number(float(np.clip(value, 0, 1)[0]), float(low), float(high), len(inside), len(totals), 0, made)
 
 
 def _cell(outcome: Outcome) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from demur import stats
-from demur.answers import slices
+from demur.counted import codes, mean, slices
 from demur.types import Metric, Prompt, Verdict
 
 NAMES = ("flip_rate", "pair_flip_rate")
@@ -62,38 +62,12 @@ def _flips(labels: Sequence[str]) -> tuple[float, float]:
 
 
 def _measure(prompts: Sequence[Prompt], flips: stats.Floats, judge: str, benchmark: str, n_boot: int) -> list[Metric]:
-    groups = np.array([p.cluster for p in prompts], dtype=object)
+    groups = codes(prompts)
     found = []
     for label, mask in slices(prompts):
         for at, name in enumerate(NAMES):
             known = mask & np.isfinite(flips[:, at])
-            values, own, n = flips[known, at], groups[known], int(known.sum())
-            number: dict[str, float | str | None] = {"value": None, "low": None, "high": None, "interval": ""}
-            if n:
-                low, high, made = _interval(values, list(own), n_boot)
-                number = {"value": float(values.mean()), "low": low, "high": high, "interval": made}
-            found.append(
-                Metric(
-                    name=name,
-                    n=n,
-                    groups=len(set(own)),
-                    n_unscored=int(mask.sum()) - n,
-                    slice=label,
-                    judge=judge,
-                    benchmark=benchmark,
-                    **number,  # type: ignore[arg-type]
-                )
-            )
+            missing = int(mask.sum()) - int(known.sum())
+            number = mean(flips[:, at], known, groups, n_unscored=missing, n_boot=n_boot)
+            found.append(number.metric(name, label, judge, benchmark))
     return found
-
-
-def _interval(values: stats.Floats, groups: list[str], n_boot: int) -> tuple[float, float, str]:
-    """Wilson for a share of independent prompts, else the group bootstrap, else Wilson on the number of groups."""
-    size = len(set(groups))
-    rate = bool(np.isin(values, (0.0, 1.0)).all())
-    totals = stats.group_totals(np.stack([values, np.ones(len(values))], axis=1), groups)
-    if rate and size == len(values):
-        return *stats.wilson(float(values.sum()), size), "wilson"
-    if np.ptp(totals[:, 0] / totals[:, 1]) == 0:
-        return *stats.wilson(float(values.mean()) * size, size), "wilson-groups"
-    return *stats.bootstrap_interval(totals, stats.ratio, n_boot=n_boot), "group-bootstrap"

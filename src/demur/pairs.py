@@ -18,19 +18,19 @@ unscored. Intervals resample groups; a prompt and its twin share one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from demur import metrics, stats
+from demur.counted import Mask, Number, codes, mean, nothing, slices
 from demur.metrics import Outcome
 from demur.types import Metric, Prompt, Response, Verdict
 
 FAULTS = metrics.MODEL_FAULTS
 N_BOOT = 1000
-Mask = NDArray[np.bool_]
 Test = Callable[[Outcome], bool]
 
 
@@ -49,16 +49,6 @@ class _Rate(NamedTuple):
             np.array([mine and counts(o) for o, mine in zip(seen, own, strict=True)], dtype=bool),
             np.array([mine and not o.measured for o, mine in zip(seen, own, strict=True)], dtype=bool),
         )
-
-
-class _Number(NamedTuple):
-    value: float | None
-    low: float | None
-    high: float | None
-    n: int
-    groups: int
-    n_unscored: int
-    interval: str
 
 
 def pair_metrics(
@@ -87,40 +77,28 @@ def pair_metrics(
     for judge in dict.fromkeys(judges):
         if judge in asked:
             seen = metrics.outcomes(prompts, responses, verdicts, judges=[judge, *judges])
-            rows += [
-                Metric(name=name, slice=label, judge=judge, benchmark=benchmark, **number._asdict())
-                for name, label, number in _numbers(seen)
-            ]
+            rows += [number.metric(name, label, judge, benchmark) for name, label, number in _numbers(seen)]
     return rows
 
 
-def _numbers(seen: Sequence[Outcome]) -> Iterator[tuple[str, str, _Number]]:
-    codes: dict[str, int] = {}
-    group = np.array([codes.setdefault(o.prompt.cluster, len(codes)) for o in seen], dtype=np.intp)
+def _numbers(seen: Sequence[Outcome]) -> Iterator[tuple[str, str, Number]]:
+    asked = [o.prompt for o in seen]
+    group = codes(asked)
     rates = {name: _Rate.of(seen, *terms) for name, terms in VARIANTS.items()}
-    columns = {
-        key: np.array([getattr(o.prompt, key) for o in seen], dtype=object) for key in ("kind", "category", "language")
-    }
     for name, lenient in (("pair_accuracy", False), ("pair_accuracy_lenient", True)):
         made = _pairs(seen, lenient=lenient)
         if made is not None:
             rates[name] = made
-    for label, mask in _slices(columns, len(seen)):
+    for label, mask in slices(asked, crossed=False):
         for name, rate in rates.items():
-            yield name, label, _number(rate, mask, group, np.zeros(len(seen), dtype=np.intp))
+            unscored = int((rate.unscored & mask).sum())
+            yield name, label, mean(rate.hit, rate.inside & mask, group, n_unscored=unscored, n_boot=N_BOOT)
     for name, terms in BASE.items():
         rate = _Rate.of(seen, *terms)
         for part in ("language", "category"):
-            place, at = np.unique(columns[part].astype(str), return_inverse=True)
+            place, at = np.unique([getattr(p, part) for p in asked], return_inverse=True)
             named = np.asarray(place[at] != "", dtype=bool)
-            yield f"{name}_macro_{part}", "all", _number(rate, named, group, at.ravel())
-
-
-def _slices(columns: Mapping[str, NDArray[Any]], n: int) -> Iterator[tuple[str, Mask]]:
-    yield "all", np.ones(n, dtype=bool)
-    for key, column in columns.items():
-        for value in sorted(set(column.tolist()) - {""}):
-            yield f"{key}={value}", np.asarray(column == value, dtype=bool)
+            yield f"{name}_macro_{part}", "all", _macro(rate, named, group, at.ravel())
 
 
 def _pairs(seen: Sequence[Outcome], *, lenient: bool) -> _Rate | None:
@@ -138,12 +116,12 @@ def _pairs(seen: Sequence[Outcome], *, lenient: bool) -> _Rate | None:
     return _Rate(*flags) if flags[1:].any() else None
 
 
-def _number(rate: _Rate, mask: Mask, group: NDArray[np.intp], part: NDArray[np.intp]) -> _Number:
-    """A rate on a slice, or the mean of the rates of its parts, with its interval by groups."""
+def _macro(rate: _Rate, mask: Mask, group: NDArray[np.intp], part: NDArray[np.intp]) -> Number:
+    """The mean of the rates of a slice's parts, with its interval by groups."""
     inside, unscored = rate.inside & mask, int((rate.unscored & mask).sum())
     n = int(inside.sum())
     if not n:
-        return _Number(None, None, None, 0, 0, unscored, "")
+        return nothing(unscored)
     parts, at = np.unique(part[inside], return_inverse=True)
     table = np.zeros((n, 2 * len(parts)))
     table[np.arange(n), 2 * at.ravel()] = rate.hit[inside]
@@ -151,11 +129,11 @@ def _number(rate: _Rate, mask: Mask, group: NDArray[np.intp], part: NDArray[np.i
     totals = stats.group_totals(table, group[inside])
     value, groups = float(_mean(totals.sum(axis=0, keepdims=True))[0]), len(totals)
     if groups == n and len(parts) == 1:
-        return _Number(value, *stats.wilson(float(table[:, 0].sum()), n), n, groups, unscored, "wilson")
+        return Number(value, *stats.wilson(float(table[:, 0].sum()), n), n, groups, unscored, "wilson")
     bounds, made = stats.bootstrap_interval(totals, _mean, n_boot=N_BOOT), "group-bootstrap"
     if bounds.low == bounds.high:
         bounds, made = stats.wilson(value * groups, groups), "wilson-groups"
-    return _Number(value, *bounds, n, groups, unscored, made)
+    return Number(value, *bounds, n, groups, unscored, made)
 
 
 def _mean(sums: stats.Floats) -> stats.Floats:
