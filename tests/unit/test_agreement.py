@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,13 +11,14 @@ from unittest import mock
 
 import pytest
 
-from demur import cli, stats
+from demur import stats
 from demur.agreement import agreements, checks_of, judge_labelled, label_shares
 from demur.checks import load_checks
 from demur.errors import ConfigError, DataError, NotFound
 from demur.judges.keyword import Keyword
 from demur.labelled import Labelled, Reading, label_of, prompts_beside, read_labelled, with_prompts
 from demur.types import Item, Part, Prompt, Verdict
+from tests.unit.command_line import demur
 
 REFUSES = "I'm sorry, but I cannot help with that request."
 ANSWERS = "Water the plant twice a week and keep it near a window."
@@ -52,19 +50,6 @@ def rows_of(*cells: tuple[str, str, int], **fields) -> list[Labelled]:
         for label, said, times in cells
         for i in range(times)
     ]
-
-
-def demur(*words: str) -> tuple[int, str, str]:
-    out, errors, code = io.StringIO(), io.StringIO(), 0
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(mock.patch.object(sys, "argv", ["demur", *words]))
-        stack.enter_context(contextlib.redirect_stdout(out))
-        stack.enter_context(contextlib.redirect_stderr(errors))
-        try:
-            cli.main()
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-    return code, out.getvalue(), errors.getvalue()
 
 
 def write(path: Path, *rows: dict) -> Path:

@@ -1,35 +1,18 @@
 """The command line: quick help without torch, exit codes, one clear line for every kind of bad input."""
 
-import contextlib
-import io
 import json
 import resource
 import subprocess
 import sys
 from pathlib import Path
-from unittest import mock
 
 import pytest
 
 from demur import cli
 from demur.cli import VERBS
+from tests.unit.command_line import demur
 
 FAKE = ("measure", "--generator", "fake")
-
-
-def demur(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command line in this process, as the console script does."""
-    out, errors, code = io.StringIO(), io.StringIO(), 0
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(contextlib.chdir(cwd or Path.cwd()))
-        stack.enter_context(mock.patch.object(sys, "argv", ["demur", *words]))
-        stack.enter_context(contextlib.redirect_stdout(out))
-        stack.enter_context(contextlib.redirect_stderr(errors))
-        try:
-            cli.main()
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-    return subprocess.CompletedProcess(words, code, out.getvalue(), errors.getvalue())
 
 
 def rows(path: Path, *lines: dict) -> Path:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import io
 import json
-import sys
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pytest
 
-from demur import cli, metrics
+from demur import metrics
 from demur.checks import Check, Counts, find, load_checks, save_checks, validated, validations
 from demur.correction import corrected, corrected_metrics, rogan_gladen
 from demur.errors import ConfigError, DataError
 from demur.records import RunFolder
 from demur.types import Part, Prompt, Response, Verdict
+from tests.unit.command_line import demur
 
 PART = Part(name="j", settings={}, fingerprint="f1")
 GOOD = Counts(tp=180, fn=20, fp=30, tn=170)
@@ -312,16 +309,3 @@ def test_measure_marks_what_is_not_validated_and_corrects_what_is(tmp_path: Path
     save_checks(kept, [Check(judge="other", source="s", classes=CHECK.classes)])
     code, _, errors = demur(*words, "--check", str(kept))
     assert (code, "judge 'other'" in errors) == (2, True)
-
-
-def demur(*words: str) -> tuple[int, str, str]:
-    out, errors, code = io.StringIO(), io.StringIO(), 0
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(mock.patch.object(sys, "argv", ["demur", *words]))
-        stack.enter_context(contextlib.redirect_stdout(out))
-        stack.enter_context(contextlib.redirect_stderr(errors))
-        try:
-            cli.main()
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-    return code, out.getvalue(), errors.getvalue()

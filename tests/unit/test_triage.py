@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import functools
 import io
 import json
 import math
 import os
 import random
 import socket
-import sys
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import pytest
 
-from demur import cli, world
+from demur import world
 from demur.errors import ConfigError, DataError
 from demur.triage import groups, queue, read_logs, redactor, remote
 from demur.triage.estimate import Stratum, over_refusals
 from demur.triage.redact import HIDDEN, Redactor
 from demur.types import Part
+from tests.unit.command_line import demur
 
-APP = functools.cache(cli.build)
 CHAT = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "How?"}]
 REPLY = {"choices": [{"message": {"role": "assistant", "content": "So."}, "finish_reason": "stop"}]}
 
@@ -325,21 +322,6 @@ def traffic(folder: Path, rows: int) -> dict[str, str]:
     jsonl(folder / "log.jsonl", *lines)
     (folder / "harm.py").write_text(HARM)
     return truth
-
-
-def demur(*words: str) -> tuple[int, str, str]:
-    out, errors, code = io.StringIO(), io.StringIO(), 0
-    with (
-        mock.patch.object(sys, "argv", ["demur", *words]),
-        mock.patch.object(cli, "build", APP),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(errors),
-    ):
-        try:
-            cli.main()
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-    return code, out.getvalue(), errors.getvalue()
 
 
 def label(path: Path, truth: dict[str, str]) -> None:

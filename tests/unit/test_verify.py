@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import io
 import json
 import os
 import re
-import sys
 from pathlib import Path
-from unittest import mock
 
 import pytest
 
-from demur import cli, floor, measure
+from demur import floor, measure
 from demur.errors import ConfigError
 from demur.records import LoadedRun
 from demur.sides import Plan, Side, both, read_system
 from demur.types import Metric, ModelRef, Part, Prompt, Response, RunSpec, Sampling, Verdict
 from demur.verify import Limits, verify
-
-APP = functools.cache(cli.build)
+from tests.unit.command_line import demur
 
 SAYS = '''
 """A judge that reads one phrase."""
@@ -101,21 +95,6 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a few prompts: too few for the floor, quick to measure."""
     monkeypatch.chdir(tmp_path)
     return furnish(tmp_path, 6)
-
-
-def demur(*words: str) -> tuple[int, str, str]:
-    out, errors, code = io.StringIO(), io.StringIO(), 0
-    with (
-        mock.patch.object(sys, "argv", ["demur", *words]),
-        mock.patch.object(cli, "build", APP),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(errors),
-    ):
-        try:
-            cli.main()
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-    return code, out.getvalue(), errors.getvalue()
 
 
 def gate(*words: str, judge: str = "./says.py", out: str = "v") -> tuple[int, str, str]:
