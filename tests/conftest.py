@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-_MIRROR = os.environ.get("DEMUR_DATA", "")
+_MIRROR = os.environ.get("DEMUR_DATA") or os.environ.get("TESTS_MIRROR", "")
+os.environ["TESTS_MIRROR"] = _MIRROR  # for the processes that share the tests: what follows hides DEMUR_DATA from them
 _SCRUBBED = ("DEMUR_", "HF_", "HUGGING", "TRANSFORMERS_", "OPENAI_", "ANTHROPIC_", "AZURE_", "XDG_")
 _FIXED = {
     "HF_HUB_OFFLINE": "1",
