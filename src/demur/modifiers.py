@@ -104,10 +104,14 @@ def build_benchmark(spec: PartSpec, *, where: str = "") -> Benchmark:
     mine = {key: value for key, value in spec.settings.items() if key in names}
     rest = {key: value for key, value in spec.settings.items() if key not in names}
     problems = Problems()
+    here = f"benchmark {spec.name}{f' in {where}' if where else ''}"
+    for key in [key for key in rest if key not in own]:
+        with problems.gather():
+            raise NotFound("setting", key, [*own, *names], where=here)
+    problems.check(where)
     with problems.gather():
         made = cast(Benchmark, build("benchmarks", PartSpec(spec.name, rest), where=where))
     with problems.gather():
-        here = f"benchmark {spec.name}{f' in {where}' if where else ''}"
         modifiers = _modifiers(mine, own, here)
     problems.check(where)
     return cast(Benchmark, Modified(benchmark=made, modifiers=modifiers)) if modifiers.changed() else made

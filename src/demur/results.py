@@ -8,7 +8,7 @@ from pathlib import Path
 from demur import answers, correction, flips, metrics, pairs
 from demur.blocks import block_metrics
 from demur.cache import LABEL
-from demur.checks import Check, Validation, load_checks, validations
+from demur.checks import TRUTH, Check, Validation, load_checks, validations
 from demur.errors import DataError
 from demur.records import CHECK, CHECKS, METRICS, LoadedRun, RunFolder, lock, write_json
 from demur.types import Metric, Part, Prompt, Response, RunSpec, Verdict
@@ -89,8 +89,7 @@ def all_metrics(
     names = tuple(part.name for part in judges)
     labels = list(dict.fromkeys(p.get(LABEL) for p in prompts))
     rows: list[Metric] = []
-    attacked = any(p.category.startswith("attack-") for p in prompts)
-    for label in labels if len(labels) == 1 or attacked else [POOLED, *labels]:
+    for label in [POOLED, *labels] if _poolable(prompts, labels) else labels:
         own = [p for p in prompts if label == POOLED or p.get(LABEL) == label]
         ids = {p.id for p in own}
         data = own, [r for r in responses if r.prompt_id in ids], [v for v in verdicts if v.prompt_id in ids]
@@ -100,5 +99,18 @@ def all_metrics(
         found += answers.compute(own, data[1], benchmark=label, judge=names[0])
         if len(data[1]) > len(own):
             found += flips.compute(own, data[2], benchmark=label, judges=names)
-        rows += sorted(found, key=lambda m: names.index(m.judge))
+        mute = _mute(data[2], names)
+        rows += sorted((m for m in found if m.judge not in mute), key=lambda m: names.index(m.judge))
     return rows
+
+
+def _poolable(prompts: Sequence[Prompt], labels: Sequence[str]) -> bool:
+    """Say whether benchmarks may be counted together: several, none attacked, all of the world or none of it."""
+    worlds = {p.source == "world" for p in prompts}
+    return len(labels) > 1 and len(worlds) == 1 and not any(p.category.startswith("attack-") for p in prompts)
+
+
+def _mute(verdicts: Sequence[Verdict], judges: Sequence[str]) -> set[str]:
+    """Return the judges of truth that know nothing of a benchmark: the oracle, outside its world, beside another."""
+    said = {v.judge for v in verdicts if v.label is not None}
+    return {name for name in judges if name in TRUTH and name not in said} if said else set()

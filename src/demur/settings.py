@@ -264,6 +264,7 @@ def _identity(instance: Any) -> Any:
         return _plain(instance)
     name = registry.name_of(type(instance))
     neutral = getattr(type(instance), "neutral", ())
+    neutral = neutral if isinstance(neutral, tuple) else ()  # a setting may have that name
     settings = {f.name: _identity(getattr(instance, f.name)) for f in dataclasses.fields(instance)}
     source = file_sha256(Path(name).expanduser()) if registry.is_path(name) else ""
     own = getattr(instance, "fingerprint", "")

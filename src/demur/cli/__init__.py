@@ -17,6 +17,8 @@ VERBS = (
     "run", "measure", "explain", "fit", "compare", "verify", "triage", "capability", "report", "list", "show", "doctor",
     "organism", "chat", "benchmarks", "judges",
 )  # fmt: skip
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, which the command-line library turns into an exit of its own."""
 _HELP = "Measure, explain and mitigate over-refusal in language models, under a safety floor."
 
 
@@ -24,7 +26,7 @@ _HELP = "Measure, explain and mitigate over-refusal in language models, under a 
 def build() -> typer.Typer:
     """Return the command-line application with every verb registered; made once."""
     app = typer.Typer(
-        name="demur", help=_HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+        name="demur", help=_HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
     )
     app.callback()(_version)
     for verb in VERBS:
@@ -41,9 +43,11 @@ def main() -> None:
     except DemurError as error:
         fail(str(error))
         sys.exit(2)
-    except KeyboardInterrupt:
-        fail("interrupted; the same command goes on where this one stopped")
-        sys.exit(130)
+    except (KeyboardInterrupt, SystemExit) as ended:
+        if isinstance(ended, SystemExit) and ended.code != INTERRUPTED:
+            raise
+        fail("interrupted; what is finished is kept, and the same command goes on from there")
+        sys.exit(INTERRUPTED)
 
 
 def _show_warning(

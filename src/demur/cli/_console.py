@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from demur.checks import Validation
     from demur.measure import Progress
-    from demur.types import Metric
+    from demur.types import Metric, Verdict
 
 NO_CACHE: Any = typer.Option(
     False, "--no-cache", callback=lambda off: _no_cache(off), help="Make everything anew; keep nothing for other runs."
@@ -127,10 +128,17 @@ HEADLINES = (
     ("broken_rate", "broken (gibberish, truncated, unscored)"),
     ("oracle_correct_rate", "right, of the answers given (world only)"),
     ("balance", "balance (harmonic mean, macro over languages)"),
+    ("filtered_rate", "filtered by the system around the model"),
     ("unscored_rate", "unscored"),
     ("guard_block_rate", "blocked by the guard"),
     ("guard_share_of_unanswered", "the guard's share of deserved answers not given"),
 )
+AXES = ("answered_rate", "held_rate")
+"""Shown even without a value."""
+WHERE_ANY = ("filtered_rate",)
+"""Shown only where there are any."""
+MODEL_SIDE = ("truncated", "filtered", "empty", "error")
+"""How reasons begin that are no fault of the judge."""
 
 
 def interval(metric: Metric | None) -> str:
@@ -153,14 +161,28 @@ def marked(metric: Metric | None, validations: Sequence[Validation]) -> str:
 
 def validation_note(validations: Sequence[Validation]) -> None:
     """Print why numbers are marked as not validated, one line per reason."""
-    reasons: dict[tuple[str, str], set[str]] = {}
+    reasons: dict[tuple[str, str], dict[str, list[str]]] = {}
     for v in validations:
         if v.reason:
-            reasons.setdefault((v.judge, v.reason), set()).add(f"{v.language} ({v.expected})")
+            reasons.setdefault((v.judge, v.reason), {}).setdefault(v.language, []).append(v.expected)
     for (judge, reason), where in reasons.items():
-        console().print(
-            f"{judge} is not validated in {', '.join(sorted(where))}: {reason}", highlight=False, markup=False
-        )
+        named = [lang if len(classes) > 1 else f"{lang} ({classes[0]})" for lang, classes in sorted(where.items())]
+        console().print(f"{judge} is not validated in {', '.join(named)}: {reason}", highlight=False, markup=False)
+
+
+def failure_note(verdicts: Sequence[Verdict]) -> None:
+    """Print, for each judge that left answers without a label by its own fault, how many, and the commonest reason."""
+    for judge, question in dict.fromkeys((v.judge, v.question) for v in verdicts):
+        own = [v for v in verdicts if (v.judge, v.question) == (judge, question)]
+        failed = Counter(v.unscored for v in own if v.unscored and not v.unscored.startswith(MODEL_SIDE))
+        if failed:
+            reason, times = failed.most_common(1)[0]
+            console().print(
+                f"{judge} gave no label on {question} for {sum(failed.values())} of {len(own)} answers, "
+                f"mostly ({times}): {reason}",
+                highlight=False,
+                markup=False,
+            )
 
 
 def metric_rows(metrics: Sequence[Metric], validations: Sequence[Validation] = ()) -> list[list[str]]:
@@ -169,11 +191,14 @@ def metric_rows(metrics: Sequence[Metric], validations: Sequence[Validation] = (
     Numbers of a judge without a check are marked *not validated*.
     """
     rows = []
-    judge = metrics[0].judge if metrics else ""
-    for benchmark in dict.fromkeys(m.benchmark for m in metrics):
+    first: dict[str, str] = {}
+    for m in metrics:
+        first.setdefault(m.benchmark, m.judge)
+    for benchmark, judge in first.items():
+        name_of = benchmark if len(set(first.values())) == 1 else f"{benchmark} ({judge})"
         own = {m.name: m for m in metrics if m.benchmark == benchmark and m.slice == "all" and m.judge == judge}
         for name, text in HEADLINES:
-            m = own.get(name)
-            if m is not None and (m.value is not None or name in ("answered_rate", "held_rate")):
-                rows.append([benchmark, text, marked(m, validations), str(m.n), str(m.groups)])
+            row = own.get(name)
+            if row is not None and (row.value or name not in WHERE_ANY) and (row.value is not None or name in AXES):
+                rows.append([name_of, text, marked(row, validations), str(row.n), str(row.groups)])
     return rows

@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
         fit_on: list[str] = typer.Option(["world:split=train"], "--fit", help="Prompts the direction comes from."),
         judge: list[str] = typer.Option([], help="Judges of the answers [default: the cards']."),
         layer: int | None = typer.Option(None, help="Layer of densities and sweep [default: the clearest]."),
-        out: Path | None = typer.Option(None, help="Folder [default: runs/explain-<model>]."),
+        out: Path | None = typer.Option(None, help="Folder [default: runs/explain-MODEL]."),
         as_json: bool = typer.Option(False, "--json", help="Print the explanation as JSON."),
     ) -> None:
         from demur import report

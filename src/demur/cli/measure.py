@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from demur.cli._console import HEADLINES, NO_CACHE, console, emit_json, metric_rows, progress, table, validation_note
+from demur.cli._console import (
+    HEADLINES,
+    NO_CACHE,
+    console,
+    emit_json,
+    failure_note,
+    metric_rows,
+    progress,
+    table,
+    validation_note,
+)
 
 if TYPE_CHECKING:
     from demur.checks import Check
@@ -39,7 +49,7 @@ def register(app: typer.Typer) -> None:
         generator: str = typer.Option("local", help="A part: what produces the answers."),
         with_: Path | None = typer.Option(None, "--with", help="Folder of a saved intervention to attach."),
         with_guard: str = typer.Option("", help="A judge of prompt_harm that decides before the model, as a part."),
-        out: Path | None = typer.Option(None, help="Run folder [default: runs/<model>-<benchmark>]."),
+        out: Path | None = typer.Option(None, help="Run folder [default: runs/MODEL-BENCHMARK]."),
         max_new_tokens: int = typer.Option(512, min=1, help="Longest answer, in tokens."),
         sampling_of: str = typer.Option("", "--sampling", help="`model`: its own temperature and top_p."),
         temperature: float = typer.Option(0.0, min=0.0, help="0 is greedy."),
@@ -93,6 +103,7 @@ def _show(run: LoadedRun, title: str, page: Path) -> None:
     columns = ("benchmark", "measure", "value", "n", "groups")
     table(title, columns, metric_rows(run.metrics, run.validations), right=(2, 3, 4))
     validation_note(run.validations)
+    failure_note(run.verdicts)
     console().print(f"run: {run.path}\nreport: {page}", highlight=False)
 
 

@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
     @app.command(help="Measure, choose a mitigation under the safety floor, verify it on unseen prompts, report.")
     def run(
         recipe: Path = typer.Argument(..., help="A recipe in TOML."),
-        out: Path | None = typer.Option(None, help="Folder for everything [default: runs/<recipe name>]."),
+        out: Path | None = typer.Option(None, help="Folder for everything [default: runs/NAME]."),
         set_: list[str] = typer.Option([], "--set", help="Override a setting: select.margin=0.01; repeatable."),
         overwrite: bool = typer.Option(False, help="Start anew where the folder holds another recipe."),
         no_cache: bool = NO_CACHE,

@@ -24,6 +24,7 @@ from demur.report.data import (
     Trial,
 )
 from demur.report.provenance import measure_command, run_facts
+from demur.results import POOLED
 from demur.types import from_json
 
 PRICES = (
@@ -166,7 +167,8 @@ def _settings(written: str, path: Path) -> Mapping[str, Any]:
 
 
 def _title(run: LoadedRun) -> str:
-    names = list(dict.fromkeys(m.benchmark for m in run.metrics)) or [p.name for p in run.spec.benchmarks]
+    names = [name for name in dict.fromkeys(m.benchmark for m in run.metrics) if name != POOLED]
+    names = names or [p.name for p in run.spec.benchmarks]
     return f"{run.spec.model.id} on {', '.join(names)}"
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 
 from demur.files import file_sha256
 from demur.records import FILES, LoadedRun
 from demur.report.data import RunFacts
+from demur.settings import PartSpec
 from demur.types import Part, RunSpec, Sampling
 
 
@@ -58,13 +58,8 @@ def measure_command(spec: RunSpec) -> str:
 
 
 def _short(part: Part) -> str:
-    """Return a part as one writes it: the name, then its plain settings."""
-    settings = ",".join(
-        f"{k}={json.dumps(v) if isinstance(v, bool) else v}"
-        for k, v in part.settings.items()
-        if isinstance(v, str | int | float) and v != ""
-    )
-    return f"{part.name}:{settings}" if settings else part.name
+    """Return a part as one writes it: the name, then its settings."""
+    return str(PartSpec(part.name, {k: v for k, v in part.settings.items() if v not in ("", None, [], ())}))
 
 
 def _part(part: Part) -> str:
