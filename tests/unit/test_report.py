@@ -465,7 +465,7 @@ def test_provenance_gives_hashes_seeds_seconds_tokens_and_the_command(page: str,
 def test_commands_quote_what_a_shell_would_split(tmp_path: Path) -> None:
     small_run(tmp_path / "x", [(prompt("a"), "yes", "compliance")])
     command = build(tmp_path / "x").command
-    assert command == "demur measure --model some/model --benchmark 'file:path=a b.jsonl' --judge keyword " \
+    assert command == "demur measure --model some/model --benchmark 'file:path=\"a b.jsonl\"' --judge keyword " \
         "--generator fake:seed=3 --out x"  # fmt: skip
 
 
