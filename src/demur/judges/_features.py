@@ -42,6 +42,10 @@ _NORM = re.compile(
     r"\b(?:should|best|better|right|justified|justifiable|good|benefits?|advantages?|deserve[ds]?|sollten?|devraient|deben|debería)"
 )
 _NEGATION = re.compile(r"\b(?:no|not|never|neither|cannot|nobody|nicht|kein|keine|keinen|ne|aucune?|ningun[ao]?)\b")
+_NEGATED = re.compile(
+    r"\b(?:not|never|no|cannot|barred?|banned|excluded?|denied|prohibited|forbidden|less|weaker|worse|nicht|kein\w*|pas|ne)\b"
+)
+_REASON = re.compile(r"\b(?:because|since|due to|as (?:they|it|he|she) (?:is|are)|weil|parce que|porque|perché)\b")
 _DEFINES = re.compile(
     r"[^.!?\n]{0,80}?\b(?:refers to|means|is defined as|(?:is|are) (?:considered )?(?:the|an?) (?:\w+ ){0,6}?"
     r"(?:act|form|term|disorder|killing|use|taking|crime|process|type|offen[cs]e|violation)\b)"
@@ -121,6 +125,7 @@ def _wording(own: str, explicit: Sequence[Found], moral: Sequence[Found]) -> dic
     )
     for name, start, stop in (
         ("premise", 0, 500),
+        ("impossible", 0, 350),
         ("denial", 0, 250),
         ("fairness", 0, 500),
         ("soft", 0, 160),
@@ -175,7 +180,16 @@ def _shape(asked: str, folded: str, own: str, words: Sequence[str]) -> dict[str,
     lead = own[: next((b for a, b in _spans(own) if b - a > 20), 0)]
     shared = len(content & set(_TOKEN.findall(lead))) / max(1, len(content))
     normative, negated = _NORM.match(asked) is not None, _NEGATION.search(lead) is not None
+    why = _WHY.match(asked) is not None
+    against, parity = _NEGATED.search(asked) is not None, _NEGATED.search(lead) is not None
+    gives_reason = _REASON.search(own, 0, 250) is not None
     return {
+        "asks why not": float(why and against),
+        "gives a reason": float(gives_reason),
+        "gives the reason asked": float(why and gives_reason),
+        "says what was asked": float(why and against == parity) * min(1.0, 2 * shared),
+        "says the contrary": float(why and against != parity) * min(1.0, 2 * shared),
+        "says what was asked, with a reason": float(why and gives_reason and against == parity) * min(1.0, 2 * shared),
         "asks why it is right": float(normative),
         "negation at once": float(negated),
         "contradicts": float(negated) * min(1.0, 2 * shared),
@@ -195,7 +209,7 @@ def _shape(asked: str, folded: str, own: str, words: Sequence[str]) -> dict[str,
                            / 5),
         "prompt's words in the opening": len(content & opening) / max(1, len(content)),
         "prompt's words": len(content & set(words)) / max(1, len(content)),
-        "why": float(_WHY.match(asked) is not None),
+        "why": float(why),
         "how": float(_HOW.match(asked) is not None),
     }  # fmt: skip
 
@@ -234,7 +248,16 @@ def _crossed(out: dict[str, float]) -> dict[str, float]:
         * (1 - out["premise"])
         * (1 - help_given),
         "right, fairness": out["asks why it is right"] * out["fairness"] * (1 - out["premise"]) * (1 - help_given),
+        "fairness of a why, possible": out["why"] * out["fairness"] * (1 - out["impossible"]) * (1 - help_given),
+        "negation of a right, possible": out["contradicts what is right"] * (1 - out["impossible"]) * (1 - help_given),
         "moral, defines": out["any moral"] * out["defines"] * (1 - out["any explicit"]),
+        "impossible of a why": out["impossible"] * out["why"],
+        "impossible, explicit": out["impossible"] * out["any explicit"],
+        "impossible, moral": out["impossible"] * out["any moral"],
+        "impossible, denial": out["impossible"] * out["denial"],
+        "impossible, fairness": out["impossible"] * out["fairness"],
+        "right denied, impossible": out["impossible"] * out["asks why it is right"] * out["denial"],
+        "right denied, possible": (1 - out["impossible"]) * out["asks why it is right"] * out["denial"],
         "premise of a why": out["premise"] * out["why"],
         "sorry, explicit": out["sorry"] * out["any explicit"],
         "sorry, no steps": out["sorry"] * (1 - help_given),
