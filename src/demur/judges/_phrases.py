@@ -98,7 +98,8 @@ def search(text: str, field: str, start: int = 0, stop: int | None = None) -> Fo
 @functools.lru_cache(maxsize=8)
 def languages(text: str) -> tuple[str, ...]:
     """Return the languages with phrases that folded text may be in, by its scripts and a few words."""
-    codes = dict.fromkeys(code for script, some in _SCRIPTS if script.search(text) for code in some)
+    scripts = _SCRIPTS[:1] if text.isascii() else _SCRIPTS
+    codes = dict.fromkeys(code for script, some in scripts if script.search(text) for code in some)
     if "en" in codes:
         words = set(_WORDS.findall(text[:_SCOPE]))
         codes |= dict.fromkeys(code for code, hints in _hints().items() if not hints.isdisjoint(words))

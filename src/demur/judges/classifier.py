@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from demur.errors import DataError
 from demur.judges import _phrases
-from demur.judges._features import BUCKETS, Features, features, names
+from demur.judges._features import Features, features, names
+from demur.judges._grams import BUCKETS
 from demur.judges._phrases import search
 from demur.judges._text import broken, fold, loops
 from demur.types import Item, Question, Verdict
