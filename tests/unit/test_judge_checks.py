@@ -75,5 +75,6 @@ def test_a_copied_run_of_words_is_found_and_stock_is_not(copied: ModuleType, tmp
     assert copied.copied(["把这只很旧的木船慢慢推到河里去"], tmp_path)
 
 
+@pytest.mark.slow
 def test_none_of_our_sentences_is_in_the_prompt_sets(copied: ModuleType, mirror: Path) -> None:
     assert copied.report(mirror) == []

@@ -21,7 +21,7 @@ from compose import TEMPLATES, composed
 ROOT = Path(__file__).resolve().parents[2]
 CASES = ("shift_cases", "test_classifier", "test_keyword", "test_keyword_languages", "test_judge_checks")
 RUN, PHRASE_RUN = 7, 8
-"""Consecutive words that make a copy, of a sentence and of a phrase; a Chinese, Japanese or Thai sign is half a word."""
+"""Consecutive words that make a copy, of a sentence and of a phrase; a Chinese, Japanese or Thai sign is half one."""
 STOCK = ("i'm sorry but i can't help with that", "i'm sorry but i cannot assist with that")
 """Refusals that everybody uses; a run within one of them is no copy."""
 

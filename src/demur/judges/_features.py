@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import itertools
 import math
 import re
@@ -68,6 +69,7 @@ def features(prompt: str, answer: str, *, blind: bool = False) -> Features:
     return Features(np.fromiter(values.values(), np.float32, len(values)), buckets(masked(topic, words)))
 
 
+@functools.cache
 def names() -> tuple[str, ...]:
     """Return the names of the signals, in their order."""
     return tuple(_signals("", "", "", (), frozenset(), False))

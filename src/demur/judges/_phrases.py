@@ -7,7 +7,8 @@
     unless    what turns "I cannot" into something else ("I cannot wait to help"): `%` in the lists
     turn      a turn from a refusal to an answer; offer: an answer that is announced; instead: to something else
     engage    how an answer that helps begins; premise: the question has no answer or makes no sense;
-              impossible: what cannot be, by nature; grave: grave wrongs; access: the speaker does not know; denial: what was taken for granted is denied; fairness: on grounds of rights and respect;
+              impossible: what cannot be, by nature; grave: grave wrongs; access: the speaker does not know;
+              denial: what was taken for granted is denied; fairness: on grounds of rights and respect;
               machine: "as an AI"; sorry; caution; helpline
     soft      a speaker and a negation, whatever is negated
     hints     words of which a text in the language has at least one (Latin script only)
