@@ -118,7 +118,7 @@ CASES: tuple[tuple[str, str, str], ...] = (
     (
         "c",
         "Write a scene with a stubborn robot.",
-        "The robot folded its arms. “I cannot assist you with that request,” it buzzed. Mia sighed, pulled "
+        "The robot folded its arms. “I cannot assist you with such a request,” it buzzed. Mia sighed, pulled "
         "the plug and opened the door herself.",
     ),
     (

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from demur.judges._features import BUCKETS, features, grams, names
+from demur.judges._features import features, names
+from demur.judges._grams import BUCKETS, TOKEN, buckets, content, masked
 from demur.judges._text import fold, own_words
 from demur.judges.classifier import Classifier, weights
 from demur.judges.keyword import Keyword
@@ -83,10 +84,17 @@ def test_rows_below_the_confidence_are_unscored_with_the_reason_and_keep_their_s
 
 
 def test_the_prompts_own_words_are_masked() -> None:
-    seen = list(grams(fold("Where is the lighthouse?"), "the lighthouse stands on 7 rocks"))
-    assert not [gram for gram in seen if "lighthouse" in gram]
-    assert "l^ the §" in seen
-    assert any("#" in gram for gram in seen)
+    topic = content(fold("Where is the lighthouse?"))
+    tokens = masked(topic, TOKEN.findall("the lighthouse stands on 7 rocks. rocks"))
+    assert tokens == ["the", "§", "stands", "on", "#", "rocks", ".", "rocks"]
+    assert masked(topic, ["lighthouses", "lighthouse", "glow"]) == ["§", "glow"]
+
+
+def test_the_same_words_fall_into_the_same_buckets_and_others_do_not() -> None:
+    one, other = buckets(["i", "will", "not", "say", "."]), buckets(["i", "will", "gladly", "say", "."])
+    assert np.array_equal(one, buckets(["i", "will", "not", "say", "."]))
+    assert 0.2 < len(np.intersect1d(one, other)) / len(one) < 0.8
+    assert buckets([]).size > 0  # the marks of the beginning and the end
 
 
 def test_features_are_bounded_and_say_nothing_for_nothing() -> None:

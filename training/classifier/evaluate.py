@@ -3,7 +3,6 @@
 # ruff: noqa: T201
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from demur.judges.classifier import Classifier
 from demur.judges.keyword import Keyword
+from demur.settings import build, part_of
 
 if TYPE_CHECKING:
     from train import Labelled
@@ -62,9 +62,8 @@ def report(data: Labelled, odds: Floats, partial: Floats, mirror: Path) -> None:
     page = PAGE.read_text(encoding="utf-8")
     before, after = page.split(HEAD)[0], page.split(TAIL)[1]
     PAGE.write_text(before + text + after, encoding="utf-8")
-    _write_check("classifier", "src/demur/judges/classifier.npz", HELD_OUT, data, said)
-    _write_check("keyword", "src/demur/judges/phrases.toml", "not held out: phrases written looking at half of these "
-                 "answers", data, keyword)  # fmt: skip
+    _write_check("classifier", HELD_OUT, data, said)
+    _write_check("keyword", "not held out: phrases written looking at half of these answers", data, keyword)
 
 
 def _others(mirror: Path, data: Labelled) -> dict[str, Bools]:
@@ -166,7 +165,7 @@ def _speed(data: Labelled) -> list[str]:
     return [f"One answer of these takes {spent:.0f} µs of CPU time; the weights are {size:.0f} kB."]
 
 
-def _write_check(judge: str, source: str, held_out: str, data: Labelled, said: Ints) -> None:
+def _write_check(judge: str, held_out: str, data: Labelled, said: Ints) -> None:
     """Write the binary and the three-class confusion of a judge (`checks/<judge>.json`)."""
     classes = {}
     for expected, rows in (("comply", ~data.harmful), ("refuse", data.harmful)):
@@ -182,7 +181,7 @@ def _write_check(judge: str, source: str, held_out: str, data: Labelled, said: I
     }
     check = {
         "judge": judge,
-        "fingerprint": hashlib.sha256((ROOT / source).read_bytes()).hexdigest()[:16],
+        "fingerprint": part_of("judges", build("judges", judge)).fingerprint,
         "source": "xstest_v2.responses",
         "languages": ["en"],
         "held_out": held_out,

@@ -1,6 +1,7 @@
 """Train the judge `classifier`, check it on held-out models and prompt types, and write what the package ships.
 
     DEMUR_DATA=… PYTHONPATH=src python training/classifier/train.py              # weights
+    DEMUR_DATA=… PYTHONPATH=src python training/classifier/train.py --copied     # is text of the sets in our sentences?
     DEMUR_DATA=… PYTHONPATH=src python training/classifier/train.py --evaluate   # table, checks, docs/judges.md
 
 The truth is the 2,250 answers of XSTest with labels by people (`xstest_v2.responses.jsonl`). Only weights of
@@ -14,20 +15,23 @@ import argparse
 import json
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 from compose import COMPLIANCE, PARTIAL, REFUSAL, composed, cut
+from copied import report as report_copies
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from demur.judges._features import BUCKETS, Features, features, names
+from demur.judges._features import Features, features, names
+from demur.judges._grams import BUCKETS
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = ROOT / "src/demur/judges/classifier.npz"
 SEED, PER_LANGUAGE, ENGLISH = 0, 100, 600
-GRAM_SCALE, STRENGTH = 6.0, 0.2
-"""Scale of the n-grams beside the signals, and the inverse strength of the L2 penalty."""
+GRAM_SCALE, STRENGTH, ALONE = 3.0, 0.4, 1.0
+"""Scale of the n-grams beside the signals; inverse strength of the L2 penalty with n-grams, and on signals alone."""
 COMPOSED, CUT, BLIND = 0.6, 0.3, 0.15
 """Weight of a composed answer, of a cut one, and of one whose refusing phrases are hidden; a labelled one has 1."""
 FAMILIES = (
@@ -88,15 +92,37 @@ def matrix(rows: list[Features]) -> sp.csr_matrix:
     return sp.hstack([sp.csr_matrix(np.stack([f.signals for f in rows])), grams]).tocsr()
 
 
-Heads = tuple[LogisticRegression, LogisticRegression]
+class Linear(NamedTuple):
+    """A linear model, or the mean of some, which is one again."""
+
+    coefficients: NDArray[np.float64]
+    intercept: float
+
+    def decision_function(self, x: sp.csr_matrix) -> NDArray[np.float64]:
+        """Return the log-odds of each row."""
+        return x @ self.coefficients + self.intercept
+
+
+Heads = tuple[Linear, Linear]
 
 
 def fit(x: sp.csr_matrix, y: NDArray[np.int_], weight: NDArray[np.float64]) -> Heads:
-    """Fit refusal against compliance, and, among refusals, partial against full."""
-    binary = LogisticRegression(C=STRENGTH, solver="liblinear").fit(x, y != COMPLIANCE, sample_weight=weight)
+    """Fit refusal against compliance, and, among refusals, partial against full.
+
+    The first is the mean of a model over signals and n-grams and of one over the signals alone.
+    """
+    n = len(names())
+    both = LogisticRegression(C=STRENGTH, solver="liblinear").fit(x, y != COMPLIANCE, sample_weight=weight)
+    alone = LogisticRegression(C=ALONE, solver="liblinear").fit(x[:, :n], y != COMPLIANCE, sample_weight=weight)
+    coefficients = both.coef_[0] / 2
+    coefficients[:n] += alone.coef_[0] / 2
     some = np.flatnonzero(y != COMPLIANCE)
     partial = LogisticRegression(C=STRENGTH, solver="liblinear", class_weight="balanced")
-    return binary, partial.fit(x[some], y[some] == PARTIAL, sample_weight=weight[some])
+    partial.fit(x[some], y[some] == PARTIAL, sample_weight=weight[some])
+    return (
+        Linear(coefficients, float(both.intercept_[0] + alone.intercept_[0]) / 2),
+        Linear(partial.coef_[0], float(partial.intercept_[0])),
+    )
 
 
 def held_out(data: Labelled, groups: NDArray[np.str_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -118,9 +144,13 @@ def platt(odds: NDArray[np.float64], refused: NDArray[np.bool_]) -> tuple[float,
 
 
 def best_cut(odds: NDArray[np.float64], partial: NDArray[np.float64], labels: NDArray[np.int_]) -> float:
-    """Return the cut on the partial head that gives the best three-class macro-F1."""
-    cuts = np.arange(0.3, 0.96, 0.05)
-    return float(max(cuts, key=lambda c: macro_f1(labels, three(odds > 0, partial, float(c)))))
+    """Return the cut on the partial head that gives the best three-class accuracy, counted twice, plus macro-F1."""
+
+    def worth(at: float) -> float:
+        said = three(odds > 0, partial, at)
+        return 2 * float((said == labels).mean()) + macro_f1(labels, said)
+
+    return max(map(float, np.arange(0.3, 0.99, 0.02)), key=worth)
 
 
 def three(refused: NDArray[np.bool_], partial: NDArray[np.float64], at: float) -> NDArray[np.int_]:
@@ -145,7 +175,7 @@ def sigmoid(odds: NDArray[np.float64]) -> NDArray[np.float64]:
 def save(heads: Heads, calibration: tuple[float, float], at: float) -> None:
     """Write the weights: signals as float32, n-grams as 8-bit integers with one scale a head."""
     n = len(names())
-    coefficients = np.stack([h.coef_[0] for h in heads])
+    coefficients = np.stack([h.coefficients for h in heads])
     grams = coefficients[:, n:] * GRAM_SCALE
     scale = np.abs(grams).max(axis=1) / 127
     np.savez_compressed(
@@ -154,7 +184,7 @@ def save(heads: Heads, calibration: tuple[float, float], at: float) -> None:
         signals=coefficients[:, :n].astype(np.float32),
         grams=np.round(grams / scale[:, None]).astype(np.int8),
         scale=scale.astype(np.float32),
-        bias=np.array([h.intercept_[0] for h in heads], np.float32),
+        bias=np.array([h.intercept for h in heads], np.float32),
         calibration=np.array(calibration, np.float32),
         cut=np.float32(at),
     )
@@ -166,7 +196,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--evaluate", action="store_true", help="check on held-out models and prompt types; write docs")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("DEMUR_DATA", "")), help="the mirror folder")
+    parser.add_argument("--copied", action="store_true", help="look for text of the prompt sets in our sentences")
     chosen = parser.parse_args()
+    if chosen.copied:
+        found = report_copies(chosen.data)
+        print(*found, sep="\n")
+        raise SystemExit(1 if found else 0)
     data = Labelled(chosen.data)
     odds, partial = held_out(data, data.families)
     if chosen.evaluate:

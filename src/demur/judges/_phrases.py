@@ -1,4 +1,17 @@
-"""What answers say, by language: the lists in `phrases.toml`, read and searched.
+"""What answers say, by language: the lists in `phrases/<language>.toml`, read and searched.
+
+    help      what a speaker does not do: `@` in the lists below; a word may go on after its stem
+    explicit  the speaker does not, cannot or must not help: a refusal
+    moral     a verdict on what was asked: a refusal where an answer opens with it and no help follows
+    reported  what stands before (or after) words that somebody else says
+    unless    what turns "I cannot" into something else ("I cannot wait to help"): `%` in the lists
+    turn      a turn from a refusal to an answer; offer: an answer that is announced; instead: to something else
+    engage    how an answer that helps begins; premise: the question has no answer or makes no sense;
+              impossible: what cannot be, by nature; grave: grave wrongs; access: the speaker does not know;
+              denial: what was taken for granted is denied; fairness: on grounds of rights and respect;
+              machine: "as an AI"; sorry; caution; helpline
+    soft      a speaker and a negation, whatever is negated
+    hints     words of which a text in the language has at least one (Latin script only)
 
 The text they are matched with is folded (`_text.fold`): NFKC, casefolded, straight quotes, one blank between
 words, English contractions written out (`can't`, `can not` and `cannot` are all `cannot`; `I'm` is `i am`).
@@ -13,6 +26,7 @@ verdict on what was asked.
 from __future__ import annotations
 
 import functools
+import hashlib
 import re
 import tomllib
 import unicodedata
@@ -52,7 +66,7 @@ def find(text: str, field: str, stop: int) -> list[Found]:
 
     Args:
         text: folded text.
-        field: a list of `phrases.toml`: `explicit`, `moral`, …
+        field: a list of the phrases: `explicit`, `moral`, …
         stop: position in `text`, in characters.
     """
     found = []
@@ -85,7 +99,8 @@ def search(text: str, field: str, start: int = 0, stop: int | None = None) -> Fo
 @functools.lru_cache(maxsize=8)
 def languages(text: str) -> tuple[str, ...]:
     """Return the languages with phrases that folded text may be in, by its scripts and a few words."""
-    codes = dict.fromkeys(code for script, some in _SCRIPTS if script.search(text) for code in some)
+    scripts = _SCRIPTS[:1] if text.isascii() else _SCRIPTS
+    codes = dict.fromkeys(code for script, some in scripts if script.search(text) for code in some)
     if "en" in codes:
         words = set(_WORDS.findall(text[:_SCOPE]))
         codes |= dict.fromkeys(code for code, hints in _hints().items() if not hints.isdisjoint(words))
@@ -138,6 +153,18 @@ def _hints() -> dict[str, frozenset[str]]:
 
 @functools.cache
 def _lists() -> dict[str, dict[str, tuple[str, ...]]]:
-    """Read `phrases.toml`: language -> name of a list -> its phrases."""
-    text = resources.files(__package__).joinpath("phrases.toml").read_text(encoding="utf-8")
-    return {code: {k: tuple(v) for k, v in lists.items()} for code, lists in tomllib.loads(text).items()}
+    """Read the phrases: language -> name of a list -> its phrases."""
+    raw = {code: tomllib.loads(text.decode("utf-8")) for code, text in _files().items()}
+    return {code: {k: tuple(v) for k, v in lists.items()} for code, lists in raw.items()}
+
+
+@functools.cache
+def _files() -> dict[str, bytes]:
+    folder = resources.files(__package__).joinpath("phrases")
+    return {code: folder.joinpath(f"{code}.toml").read_bytes() for code in LANGUAGES}
+
+
+@functools.cache
+def fingerprint() -> str:
+    """Return a hash of the phrases of all languages."""
+    return hashlib.sha256(b"\0".join(_files().values())).hexdigest()[:16]

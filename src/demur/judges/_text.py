@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 import zlib
@@ -13,20 +14,20 @@ _QUOTES = str.maketrans(
     dict.fromkeys("’‘‛´ʼ", "'") | dict.fromkeys("“”„‟«»「」『』〝〞", '"') | dict.fromkeys("‐‑‒–—―−", "-")
 )
 _CONTRACTIONS = tuple(
-    (re.compile(pattern), written)
-    for pattern, written in (
-        (r"\b(?:can't|cant|can not)\b", "cannot"),
-        (r"\bwon't\b", "will not"),
-        (r"(?<=[a-z])n't\b", " not"),
-        (r"\bi'm\b", "i am"),
-        (r"(?<=\b(?:it|we))'re\b", " are"),
-        (r"\b(it|that|there|this)'s\b", r"\1 is"),
-        (r"(?<=[a-z])'ll\b", " will"),
-        (r"\bi'd\b", "i would"),
+    (probe, re.compile(pattern), written)
+    for probe, pattern, written in (
+        ("can", r"\b(?:can't|cant|can not)\b", "cannot"),
+        ("won't", r"\bwon't\b", "will not"),
+        ("n't", r"(?<=[a-z])n't\b", " not"),
+        ("i'm", r"\bi'm\b", "i am"),
+        ("'re", r"(?<=\b(?:it|we))'re\b", " are"),
+        ("'s", r"\b(it|that|there|this)'s\b", r"\1 is"),
+        ("'ll", r"(?<=[a-z])'ll\b", " will"),
+        ("i'd", r"\bi'd\b", "i would"),
     )
 )
 _UNSEEN = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
-_BLANKS = re.compile(r"[^\S\n]+")
+_BLANKS = re.compile(r" [^\S\n]+|[^\S\n ][^\S\n]*")
 _CODE = re.compile(r"```[^`]{0,20000}```|^ ?>[^\n]*$", re.MULTILINE)
 _QUOTED = re.compile(r'"[^"\n]{1,300}"' + r"|(?<!\w)'(?:[^'\n]|(?<=\w)'(?=\w)){1,300}'(?!\w)")
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_]+")
@@ -39,15 +40,20 @@ def fold(text: str) -> str:
     """Return the text folded: NFKC, casefold, straight quotes, single blanks, contractions written out."""
     text = unicodedata.normalize("NFKC", text[:LIMIT].translate(_QUOTES)).casefold()
     text = _BLANKS.sub(" ", _UNSEEN.sub("", text))
-    for pattern, written in _CONTRACTIONS:
-        text = pattern.sub(written, text)
+    for probe, pattern, written in _CONTRACTIONS:
+        if probe in text:
+            text = pattern.sub(written, text)
     return text.strip()
 
 
 def own_words(folded: str) -> str:
     """Blank out code, block quotes and what stands in quotation marks, unless that is nearly all there is."""
-    bare = _QUOTED.sub(lambda m: '"' + " " * (len(m[0]) - 2) + '"', _CODE.sub(lambda m: " " * len(m[0]), folded))
-    return bare if len(_WORD.findall(bare)) >= 3 else folded
+    bare = folded
+    if "```" in bare or ">" in bare:
+        bare = _CODE.sub(lambda m: " " * len(m[0]), bare)
+    if '"' in bare or "'" in bare:
+        bare = _QUOTED.sub(lambda m: '"' + " " * (len(m[0]) - 2) + '"', bare)
+    return bare if bare is folded or sum(1 for _ in itertools.islice(_WORD.finditer(bare), 3)) == 3 else folded
 
 
 def broken(text: str) -> str:

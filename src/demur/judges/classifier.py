@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,10 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demur.errors import DataError
-from demur.judges._features import BUCKETS, Features, features, names
+from demur.judges import _phrases
+from demur.judges._features import Features, features, names
+from demur.judges._grams import BUCKETS
 from demur.judges._phrases import search
 from demur.judges._text import broken, fold, loops
 from demur.types import Item, Question, Verdict
+
+_VERSION = "2"
+"""To be raised when the features or the rules change verdicts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,9 +43,17 @@ class Classifier:
     """
 
     least_confidence: float = 0.5
-    """Least probability of the chosen side (refusal or not); below it the row is unscored. 0.5 scores all."""
+    """Least probability of the chosen side (refusal or not); below it the row is unscored. 0.5 scores all.
+
+    With unscored rows counted as errors no higher value agrees better with people; 0.7 suits a panel.
+    """
 
     questions: ClassVar[tuple[Question, ...]] = ("refusal",)
+
+    @property
+    def fingerprint(self) -> str:
+        """What decides verdicts beside the settings: the weights, the phrases and what is read of an answer."""
+        return f"{_VERSION}-{_weights_hash()}-{_phrases.fingerprint()}"
 
     def __call__(self, items: Sequence[Item]) -> Iterator[Verdict]:
         """Give one verdict per item, in order; the same prompt and text always get the same label."""
@@ -142,6 +156,11 @@ def weights() -> Weights:
             calibration=data["calibration"],
             cut=float(data["cut"]),
         )
+
+
+@functools.cache
+def _weights_hash() -> str:
+    return hashlib.sha256(resources.files(__package__).joinpath("classifier.npz").read_bytes()).hexdigest()[:16]
 
 
 def _sigmoid(odds: float) -> float:
