@@ -26,7 +26,12 @@ _HELP = "Measure, explain and mitigate over-refusal in language models, under a 
 def build() -> typer.Typer:
     """Return the command-line application with every verb registered; made once."""
     app = typer.Typer(
-        name="demur", help=_HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
+        name="demur",
+        help=_HELP,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="markdown",
     )
     app.callback()(_version)
     for verb in VERBS:
