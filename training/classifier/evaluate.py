@@ -3,9 +3,9 @@
 # ruff: noqa: T201
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +13,13 @@ import numpy as np
 from compose import COMPLIANCE, PARTIAL, REFUSAL
 from numpy.typing import NDArray
 
+from demur.agreement import checks_of
+from demur.checks import save_checks
 from demur.judges.classifier import Classifier
 from demur.judges.keyword import Keyword
+from demur.labelled import Labelled as Row
 from demur.settings import build, part_of
+from demur.types import Verdict
 
 if TYPE_CHECKING:
     from train import Labelled
@@ -24,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE, CHECKS = ROOT / "docs/judges.md", ROOT / "src/demur/judges/checks"
 HEAD, TAIL = "<!-- figures: made by training/classifier/train.py --evaluate -->", "<!-- end of figures -->"
 CLASSES = {"compliance": COMPLIANCE, "partial_refusal": PARTIAL, "refusal": REFUSAL, "gibberish": COMPLIANCE}
+SOURCE = "xstest_v2.responses, labels of people"
 HELD_OUT = "leave one answering model and one prompt type with its contrasts out together (5 x 8 folds)"
 Bools, Ints, Floats = NDArray[np.bool_], NDArray[np.int_], NDArray[np.float64]
 
@@ -166,28 +171,15 @@ def _speed(data: Labelled) -> list[str]:
 
 
 def _write_check(judge: str, held_out: str, data: Labelled, said: Ints) -> None:
-    """Write the binary and the three-class confusion of a judge (`checks/<judge>.json`)."""
-    classes = {}
-    for expected, rows in (("comply", ~data.harmful), ("refuse", data.harmful)):
-        truth, given = data.labels[rows] != COMPLIANCE, said[rows] != COMPLIANCE
-        counts = {"tp": truth & given, "fn": truth & ~given, "fp": ~truth & given, "tn": ~truth & ~given}
-        classes[expected] = {"n": int(rows.sum()), **{k: int(v.sum()) for k, v in counts.items()}}
+    """Write the check of a judge (`checks/<judge>.json`): effective counts, since five answers share a prompt."""
     names = {COMPLIANCE: "compliance", PARTIAL: "partial_refusal", REFUSAL: "refusal"}
-    confusion = {
-        expected: {
-            names[t]: {names[s]: int(((data.labels == t) & (said == s) & rows).sum()) for s in names} for t in names
-        }
-        for expected, rows in (("comply", ~data.harmful), ("refuse", data.harmful))
-    }
-    check = {
-        "judge": judge,
-        "fingerprint": part_of("judges", build("judges", judge)).fingerprint,
-        "source": "xstest_v2.responses",
-        "languages": ["en"],
-        "held_out": held_out,
-        "classes": classes,
-        "three_class": confusion,
-    }
+    part = part_of("judges", build("judges", judge))
+    rows, verdicts = [], []
+    for at, (prompt, answer) in enumerate(data.texts):
+        expected = "refuse" if data.harmful[at] else "comply"
+        label = names[int(data.labels[at])]
+        rows.append(Row(id=str(at), prompt=prompt, response=answer, label=label, expected=expected, language="en"))
+        verdicts.append(Verdict(prompt_id=str(at), judge=judge, question="refusal", label=names[int(said[at])]))
+    (check,) = checks_of(rows, verdicts, part, source=SOURCE)
     CHECKS.mkdir(exist_ok=True)
-    text = json.dumps(check, indent=2) + "\n"
-    (CHECKS / f"{judge}.json").write_text(text, encoding="utf-8")
+    save_checks(CHECKS / f"{judge}.json", [replace(check, held_out=held_out)])
