@@ -74,18 +74,17 @@ def register(app: typer.Typer) -> None:
         named = suites.find(suite).parts if suite else ()
         words = [*([suite] if suite else []), *benchmark] or ["world"]
         chosen = [*named, *benchmark] or ["world"]
-        acts: dict[str, Any] = {"intervention": with_, "guard": with_guard}
-        what = measurement(model=model, benchmarks=chosen, judges=judge, generator=generator, sampling=sampling, **acts)
+        by: dict[str, Any] = {"model": model, "generator": generator, "intervention": with_, "guard": with_guard}
+        what = measurement(benchmarks=chosen, judges=judge, sampling=sampling, **by)
         what = replace(what, checks=_checks(check, [part.name for part, _ in what.judges]))
-        name = model or what.model.id
-        folder = out or Path("runs") / _name(name, words)
+        folder = out or Path("runs") / _name(model or what.model.id, words)
         with progress(quiet=as_json) as tell:
             run = run_measure(what, folder, overwrite=overwrite, progress=tell, cache=opened())
         pages = report.write(folder, run)
         if as_json:
             emit_json(to_json(run.metrics))
         else:
-            _show(run, f"{name} on {', '.join(words)}", pages[0])
+            _show(run, f"{what.model.id} on {', '.join(words)}", pages[0])
         if not _measured(run):
             raise typer.Exit(1)
 
