@@ -19,7 +19,7 @@ from demur.errors import ConfigError
 from demur.files import fingerprint
 from demur.fitting import outcomes
 from demur.measure import Measurement, Progress, collect_prompts, measure, with_system
-from demur.records import LoadedRun, RunFolder
+from demur.records import LABELS, LoadedRun, RunFolder
 from demur.settings import PartSpec, parse_part, spec_of
 from demur.types import Sampling
 
@@ -189,7 +189,21 @@ def _adopt(side: Side, source: Path, folder: Path, overwrite: bool) -> None:
         if RunFolder(folder).exists() and RunFolder.load(folder).hashes() == found.hashes():
             return
         raise ConfigError(f"folder {folder} holds something other than {source}; choose another --out, or --overwrite")
-    shutil.copytree(source, folder, dirs_exist_ok=True)
+    _replace(source, folder)
+
+
+def _replace(source: Path, folder: Path) -> None:
+    """Copy a run folder in one step: a copy that is cut short leaves nothing that looks like a run."""
+    made, old = (folder.with_name(f".{folder.name}.{what}") for what in ("copy", "old"))
+    for left in (made, old):
+        shutil.rmtree(left, ignore_errors=True)
+    shutil.copytree(source, made)
+    if folder.exists():
+        if (folder / LABELS).is_file() and not (made / LABELS).exists():
+            shutil.copy2(folder / LABELS, made)  # labels by people are never removed
+        folder.rename(old)
+    made.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _check_system(folder: Path, what: Measurement) -> None:
