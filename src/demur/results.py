@@ -11,7 +11,7 @@ from demur.cache import LABEL
 from demur.checks import Check, Validation, load_checks, validations
 from demur.errors import DataError
 from demur.records import CHECK, CHECKS, METRICS, LoadedRun, RunFolder, lock, write_json
-from demur.types import Metric, Part, Prompt, Response, RunSpec, Verdict
+from demur.types import ATTACK, Metric, Part, Prompt, Response, RunSpec, Verdict
 
 POOLED = "all benchmarks"
 """The benchmark that rows over a whole run are named by."""
@@ -89,7 +89,7 @@ def all_metrics(
     names = tuple(part.name for part in judges)
     labels = list(dict.fromkeys(p.get(LABEL) for p in prompts))
     rows: list[Metric] = []
-    attacked = any(p.category.startswith("attack-") for p in prompts)
+    attacked = any(p.category.startswith(ATTACK) for p in prompts)
     for label in labels if len(labels) == 1 or attacked else [POOLED, *labels]:
         own = [p for p in prompts if label == POOLED or p.get(LABEL) == label]
         ids = {p.id for p in own}

@@ -23,15 +23,12 @@ from demur import floor as safety
 from demur.comparison import check_same_judges, check_same_prompts
 from demur.errors import ConfigError
 from demur.fitting import outcomes
-from demur.metrics import Outcome
+from demur.metrics import REFUSED, Outcome
 from demur.records import LoadedRun
 from demur.types import Metric
 
 ONE_SIDED = 0.90
 """Level of the two-sided interval whose ends are one-sided 95 % bounds."""
-
-REFUSED = ("refusal", "partial_refusal", "filtered")
-"""What became of an answer that was refused, by the model or by the system around it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

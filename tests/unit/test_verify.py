@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -290,6 +291,28 @@ def test_runs_of_other_judges_or_prompts_are_refused() -> None:
         verify(one, run("b", ["compliance"] * 3, judge="k"), Limits())
     with pytest.raises(ConfigError, match="different prompts"):
         verify(one, run("b", ["compliance"] * 4), Limits())
+
+
+def test_a_copy_of_a_run_that_is_cut_short_is_no_run(bench: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate("./obeys.py", "./obeys.py")
+    real = shutil.copytree
+
+    def full(source: Path, target: Path, **how: bool) -> None:
+        real(source, target, **how)
+        (target / "responses.jsonl").unlink()
+        raise OSError(28, "no space")
+
+    words = ("verify", "v/before", "v/after", "--out", "w", "--no-report")
+    with monkeypatch.context() as cut:
+        cut.setattr(shutil, "copytree", full)
+        with pytest.raises(OSError, match="no space"):
+            both(Plan(a=Side(what="v/before"), b=Side(what="v/after")), Path("w"))
+    assert not (bench / "w" / "before").exists()
+    assert demur(*words).returncode == 100
+    assert sorted(p.name for p in (bench / "w").glob(".*")) == []
+    (bench / "w" / "before" / "labels.jsonl").write_text("")
+    assert demur(*words[:1], "v/after", "v/before", *words[3:], "--overwrite").returncode == 100
+    assert (bench / "w" / "before" / "labels.jsonl").is_file()
 
 
 @pytest.mark.parametrize("question", ["answer_harm", "quality"])
