@@ -218,7 +218,7 @@ def test_a_key_never_shows_in_a_row(server: ChatServer, monkeypatch: pytest.Monk
     server.status, server.reply = 400, lambda body: {"error": {"message": "wrong: sesame"}}
     (row,) = ask(server, "a", api_key_env="MY_KEY")
     assert row.error == "HTTP 400: wrong: …"
-    server.reply = lambda body: {"error": {"message": "x" * 193 + " sesame is wrong"}}
+    server.reply = lambda body: {"error": {"message": "x" * 196 + " sesame is wrong"}}
     (row,) = ask(server, "a", api_key_env="MY_KEY")
     assert "ses" not in row.error, "a key at the cut is hidden before the cut"
 
