@@ -98,12 +98,12 @@ async def misbehave(word: str, text: str) -> bytes | None:
         return http(429, {"error": {"message": "slow down"}}, "Retry-After: 0.1")
     if word == "late":
         return http(429, {"error": {"message": "much too fast"}}, "Retry-After: 3600")
-    if word in ("500", "503", "400", "401"):
+    if word in ("500", "503", "400", "401", "403"):
         return http(int(word), {"error": {"message": f"status {word}"}})
     if word == "malformed":
         return http(200, b'{"choices": [{"message": {"content": "half')
-    if word == "empty":
-        return http(200, {"choices": [], "usage": {}})
+    if word in ("empty", "null"):
+        return http(200, completion("half an ans", finish_reason=None) if word == "null" else {"choices": []})
     if word == "filter400":
         return http(400, {"error": {"message": "filtered", "code": "content_filter"}})
     if word == "filter":
@@ -116,7 +116,7 @@ async def misbehave(word: str, text: str) -> bytes | None:
 
 
 def completion(
-    content: Any, *, finish_reason: str = "stop", stop_reason: str | None = None, **message: Any
+    content: Any, *, finish_reason: str | None = "stop", stop_reason: str | None = None, **message: Any
 ) -> dict[str, Any]:
     """Return the body of a reply; `message` holds more fields of its message."""
     said = {"role": "assistant", "content": content, **message}

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from demur import registry
+from demur.errors import ConfigError
 from demur.files import fingerprint, read_json
 from demur.measure import Measurement
 from demur.modifiers import benchmark_part, build_benchmark
@@ -43,7 +45,7 @@ def build_judges(
 
 def measurement(
     *,
-    model: str = "organism",
+    model: str = "",
     benchmarks: Sequence[str | PartSpec],
     judges: Sequence[str | PartSpec] = (),
     generator: str | PartSpec = "local",
@@ -54,29 +56,23 @@ def measurement(
     """Build a whole measurement from what the user wrote.
 
     Args:
-        model: given to the generator where it has a setting `model` that the user left alone.
+        model: given to the generator where it has a setting `model` that the user left alone; empty: what the
+            generator takes by itself (`local` the organism, `http` the only model that is served).
         benchmarks: parts, as text or parsed.
         judges: parts; none means the benchmarks' own default judges.
         generator: a part.
         sampling: how answers are drawn.
-        intervention: the folder of a saved intervention, attached by generators that can.
+        intervention: the folder of a saved intervention, attached to the generator.
         guard: a judge of `prompt_harm` that decides before the generator; empty: none.
 
     Raises:
-        ConfigError: for unknown names or settings; Unavailable when an extra is missing.
+        ConfigError: for unknown names or settings, or an intervention on a generator that takes none; Unavailable
+            when an extra is missing.
     """
-    from demur import registry
-
     chosen = build_benchmarks(benchmarks)
     judged = build_judges(judges, chosen)
-    wanted = spec(generator)
-    known = {f.name for f in registry.fields("generators", wanted.name)}
-    settings: dict[str, Any] = dict(wanted.settings)
-    if "model" in known:
-        settings.setdefault("model", model)
-    if intervention is not None and "intervention" in known:
-        settings["intervention"] = str(intervention)
-    made = cast(Generator, build("generators", PartSpec(wanted.name, settings)))
+    wanted = generator_part(generator, model=model, intervention=intervention)
+    made = cast(Generator, build("generators", wanted))
     if guard:
         front = {"generator": made, "guard": build("judges", spec(guard))}
         made = cast(Generator, build("generators", PartSpec("guarded", front)))
@@ -87,8 +83,40 @@ def measurement(
         judges=judged,
         generator=(part_of("generators", made), made),
         sampling=sampling,
-        intervention=saved_intervention(intervention) if intervention else None,
+        intervention=_attached(made),
     )
+
+
+def generator_part(generator: str | PartSpec, *, model: str = "", intervention: str | Path | None = None) -> PartSpec:
+    """Return a generator's part with the model and the intervention that were named beside it.
+
+    Raises:
+        NotFound: for a part with an unknown name.
+        ConfigError: for an intervention on a generator that takes none, or that names another one itself.
+    """
+    wanted = spec(generator)
+    known = {f.name for f in registry.fields("generators", wanted.name)}
+    settings: dict[str, Any] = dict(wanted.settings)
+    if model and "model" in known:
+        settings.setdefault("model", model)
+    if intervention is not None:
+        if "intervention" not in known:
+            raise ConfigError(
+                f"generator {wanted.name} cannot attach the intervention {intervention}; local models can"
+            )
+        own = settings.get("intervention") or str(intervention)
+        if Path(str(own)).resolve() != Path(intervention).resolve():
+            raise ConfigError(f"generator {wanted.name} names the intervention {own}, beside {intervention}; name one")
+        settings["intervention"] = str(intervention)
+    return PartSpec(wanted.name, settings)
+
+
+def _attached(generator: object) -> Part | None:
+    """Return the intervention that acts on a generator, or on the one behind its guard."""
+    if folder := getattr(generator, "intervention", ""):
+        return saved_intervention(Path(folder))
+    inner = getattr(generator, "generator", None)
+    return None if inner is None else _attached(inner)
 
 
 def saved_intervention(folder: Path) -> Part:

@@ -21,11 +21,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from demur.errors import ConfigError, NotFound
-from demur.types import Prompt
+from demur.types import ATTACK, Prompt
 from demur.world.phrases import WRAPPERS
-
-MARK = "attack-"
-"""How the category of an attacked prompt begins."""
 
 PREFILL_WORDS = 3
 """Words of the opener where `prefill` names no number."""
@@ -104,7 +101,7 @@ class Attack:
             prompt,
             id=f"{prompt.id}#{self}",
             text=self._text(prompt),
-            category=f"{MARK}{self}",
+            category=f"{ATTACK}{self}",
             pair=f"{prompt.pair}#{self}" if prompt.pair else "",
             group=prompt.cluster,
             meta=meta,
@@ -165,7 +162,7 @@ def attacked(prompts: Iterable[Prompt], attacks: Sequence[Attack]) -> list[Promp
     """
     made = []
     for prompt in prompts:
-        if prompt.category.startswith(MARK):
+        if prompt.category.startswith(ATTACK):
             raise ConfigError(f"prompt {prompt.id!r} is under attack already ({prompt.category}); attack plain prompts")
         made += [attack(prompt) for attack in attacks]
     return made

@@ -2,10 +2,12 @@
 
 A response is found again by what decides it: the weights' hash and the template, the generator and its settings, the
 intervention, the sampling, and the prompt (text, system, history, meta with its prefill; its id too where answers are
-drawn at random, since the draw depends on it). A verdict is found by the judge, its settings and its code, the prompt
-and the answer. `RESPONSES` and `VERDICTS` are the code versions of the two stages. A generator or judge may say
-`version: ClassVar[int]` and raise it when its results change; a judge of the package that says none is known by its
-source. One that says `cacheable: ClassVar[bool] = False` is never cached.
+drawn at random, since the draw depends on it). A model that cannot say which weights it has, such as one behind a
+server without the setting `revision`, is not cached, nor is a judge that asks one. A verdict is found by the judge, its
+settings and its code (that of its members too), the prompt and the answer. `RESPONSES` and `VERDICTS` are the code
+versions of the two stages. A generator or judge may say `version: ClassVar[int]` and raise it when its results change;
+a judge of the package that says none is known by its source. One that says `cacheable: ClassVar[bool] = False` is
+never cached.
 
 Responses that ended in an error, and verdicts without a label, are never kept. `states` keeps activations here too.
 
@@ -70,24 +72,28 @@ class Cache:
         sampling: Sampling,
         intervention: Part | None = None,
     ) -> Answers | None:
-        """Return the kept answers of a model under an intervention, or None where the generator is not cached."""
+        """Return the kept answers of a model under an intervention, or None where the generator is not cached.
+
+        It is not where its class says so, or where which weights answered is not known.
+        """
         part, instance = generator
-        if not getattr(type(instance), "cacheable", True):
+        if not model.revision or not _cacheable(instance):
             return None
+        named = part.settings.get("revision") == model.revision  # as its user says; no hash of the weights
         identity = [
             RESPONSES,
-            replace(model, id="") if model.revision else model,
-            _generator(part, instance, by_weights=bool(model.revision), steered=intervention is not None),
+            model if named else replace(model, id=""),
+            _generator(part, instance, by_weights=not named, steered=intervention is not None),
             _content(intervention) if intervention else None,
             replace(sampling, samples=1),
         ]
         return Answers(self.shelf("responses", identity), sampling)
 
     def verdicts(self, part: Part, judge: Any) -> Verdicts | None:
-        """Return the kept verdicts of a judge, or None where it is not cached."""
-        if not getattr(type(judge), "cacheable", True):
+        """Return the kept verdicts of a judge, or None where it, or a model that it asks, is not cached."""
+        if not _cacheable(judge):
             return None
-        identity = [VERDICTS, part.name, _content(part), _code(judge), _refs(judge)]
+        identity = [VERDICTS, part.name, _content(part), _codes(judge), _refs(judge)]
         return Verdicts(self.shelf("verdicts", identity), part.name, judge.questions)
 
     def shelf(self, stage: str, identity: Any) -> Shelf:
@@ -255,7 +261,8 @@ def _generator(part: Part, instance: Any, *, by_weights: bool, steered: bool) ->
     gone |= {"intervention"} if steered else set()
     kept = {k: v for k, v in part.settings.items() if k not in gone and v not in ("", "auto", None)}
     nested = any(isinstance(value, dict | list | tuple) for value in kept.values()) or part.name.endswith(".py")
-    return [part.name, kept, _version(type(instance)), part.fingerprint if nested else "", _refs(instance)]
+    inner = [_codes(one) for one in _inner(instance)]
+    return [part.name, kept, _version(type(instance)), part.fingerprint if nested else "", _refs(instance), inner]
 
 
 def _content(part: Part) -> str:
@@ -267,13 +274,32 @@ def _version(cls: type) -> int:
     return version if isinstance(version, int) else 0
 
 
+def _inner(instance: Any) -> list[Any]:
+    """Return the parts that are settings of a part: its generator, its guard, its members."""
+    values = [getattr(instance, name) for name in getattr(type(instance), "__dataclass_fields__", {})]
+    flat = [one for value in values for one in (value if isinstance(value, tuple | list) else [value])]
+    return [one for one in flat if hasattr(type(one), "__dataclass_fields__")]
+
+
+def _cacheable(instance: Any) -> bool:
+    """Say whether no class, at any depth, is against it, and every model inside says which weights it has."""
+    if not getattr(type(instance), "cacheable", True):
+        return False
+    refs = [one.ref() for one in _inner(instance) if callable(getattr(one, "ref", None))]
+    return all(ref.revision for ref in refs) and all(_cacheable(one) for one in _inner(instance))
+
+
 def _refs(instance: Any) -> list[Any]:
     """Return which weights the models inside a part have, at any depth."""
-    names = getattr(type(instance), "__dataclass_fields__", {})
-    inner = [getattr(instance, name) for name in names]
-    flat = [one for value in inner for one in (value if isinstance(value, tuple | list) else [value])]
-    found = [[to_json(one.ref()) if callable(getattr(one, "ref", None)) else None, _refs(one)] for one in flat]
+    inner = _inner(instance)
+    found = [[to_json(one.ref()) if callable(getattr(one, "ref", None)) else None, _refs(one)] for one in inner]
     return [each for each in found if each != [None, []]]
+
+
+def _codes(instance: Any) -> list[Any]:
+    """Return the code of a judge and of all judges inside; of other parts, the version that they state."""
+    own = _code(instance) if hasattr(instance, "questions") else str(_version(type(instance)))
+    return [own, [_codes(one) for one in _inner(instance)]]
 
 
 def _code(judge: Any) -> str:

@@ -94,6 +94,11 @@ class Chats:
         return rendered
 
     @functools.cached_property
+    def harmony(self) -> bool:
+        """Whether the template writes the channels of the harmony format."""
+        return self.has_template and "<|channel|>" in str(self.tokenizer.chat_template)
+
+    @functools.cached_property
     def _thinks(self) -> bool:
         return OPEN in str(self.tokenizer.chat_template)
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from demur import floor as safety
 from demur.checks import Validation
+from demur.differences import same
 from demur.errors import ConfigError
 from demur.fitting import outcomes
 from demur.records import LoadedRun, RunFolder
-from demur.types import Metric
+from demur.types import Metric, Part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,13 +49,14 @@ def compare_runs(folders: Sequence[Path], *, margin: float = 0.02) -> Comparison
     """Compare runs on the prompts they share; the first is the reference.
 
     Raises:
-        ConfigError: when two runs hold different prompts.
+        ConfigError: when two runs hold different prompts, or were judged by different judges.
         DataError: when a folder is no finished run.
     """
     runs = [RunFolder.load(folder) for folder in folders]
     first = runs[0]
     for run in runs[1:]:
         check_same_prompts(first, run)
+        check_same_judges(first, run)
     names = [str(folder) for folder in folders]
     pairs = [_pair(names[0], name, first, run, margin) for name, run in zip(names[1:], runs[1:], strict=True)]
     judge = first.spec.judges[0].name
@@ -75,6 +77,30 @@ def check_same_prompts(first: LoadedRun, other: LoadedRun) -> None:
             f"{other.path} and {first.path} hold different prompts: {len(different)} are in one only, such as "
             f"{min(different)!r}. Measure both with the same --benchmark settings."
         )
+
+
+def check_same_judges(first: LoadedRun, other: LoadedRun) -> None:
+    """Raise ConfigError where a question that enters the outcomes was answered by other judges in the other run."""
+    one, two = _deciding(first), _deciding(other)
+    for question in dict.fromkeys([*one, *two]):
+        here, there = one.get(question), two.get(question)
+        if here is None or there is None or not same(here, there):
+            raise ConfigError(
+                f"{question} was judged by {here.name if here else 'no judge'} in {first.path} and by "
+                f"{there.name if there else 'no judge'} in {other.path}, or by other settings of it; measure both with "
+                "the same --judge (answers are kept, only judged again)"
+            )
+
+
+def _deciding(run: LoadedRun) -> dict[str, Part]:
+    """Return the judge whose verdicts decide each question, as `metrics.outcomes` picks it."""
+    headline, *others = run.spec.judges
+    given = {(v.judge, v.question) for v in run.verdicts}
+    found = {"refusal": headline}
+    for question in ("answer_harm", "quality"):
+        if part := next((p for p in (headline, *others) if (p.name, question) in given), None):
+            found[question] = part
+    return found
 
 
 def _pair(reference: str, other: str, before: LoadedRun, after: LoadedRun, margin: float) -> Pair:

@@ -257,7 +257,7 @@ class _Loop:
         written = job.tokens[:-1] if finish == "stop" else job.tokens
         whole = [*job.encoded.ids[job.encoded.prompt :], *written]
         text = str(self.lm.tokenizer.decode(whole, skip_special_tokens=True))
-        reasoning, answer = split_thinking(text, is_open=job.encoded.thinking)
+        reasoning, answer = split_thinking(text, is_open=job.encoded.thinking, harmony=self.lm.chats.harmony)
         return Response(
             prompt_id=job.prompt.id,
             sample=job.sample,

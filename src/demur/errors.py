@@ -65,3 +65,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return the known name closest to `name`, or "" when none is close."""
     found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return found[0] if found else ""
+
+
+def one_line(error: BaseException, most: int = 200) -> str:
+    """Return an error as one short line, its type first."""
+    text = " ".join(str(error).split())[:most]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -23,6 +23,8 @@ from demur.types import from_json, to_json
 
 T = TypeVar("T")
 
+TABLES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv"}
+"""Formats of rows, by the ending of a file's name."""
 FULL = {errno.ENOSPC, errno.EDQUOT}
 BIG = 16 * 2**20
 """Bytes from which the hash of a file is kept on disk between processes."""

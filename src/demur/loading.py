@@ -14,7 +14,7 @@ import torch
 import transformers
 
 from demur import organism
-from demur.errors import ConfigError, ModelError, NotFound, Unavailable, nearest
+from demur.errors import ConfigError, ModelError, NotFound, Unavailable, nearest, one_line
 from demur.files import file_sha256
 from demur.lm import LM, PROBE
 from demur.plan import Plan
@@ -62,7 +62,7 @@ def load(model: str = "organism", *, device: str = "auto", dtype: str = "auto", 
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise ModelError(f"{model} does not fit in the memory of {place}: {error}; try --dtype bfloat16") from None
     except Exception as error:
-        raise ModelError(f"{model} cannot be loaded: {_first_line(error)}") from None
+        raise ModelError(f"{model} cannot be loaded: {one_line(error)}") from None
     ref = ModelRef(id=model, revision=commit or _weights_sha(source), dtype=str(kind).removeprefix("torch."))
     lm = LM(module, tokenizer, ref, f"{place}, {ref.dtype}: {why}")
     if place.type == "cpu" and sum(p.numel() for p in module.parameters()) < SMALL:
@@ -90,7 +90,7 @@ def check(lm: LM) -> None:
                 lm.module(input_ids=torch.tensor([t], device=lm.device)).logits[0].float() for t in (PROBE, short)
             ]
     except (TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise ModelError(f"{lm.ref.id} ({type(lm.module).__name__}) is not understood: {_first_line(error)}") from None
+        raise ModelError(f"{lm.ref.id} ({type(lm.module).__name__}) is not understood: {one_line(error)}") from None
     for row, own in zip(ours, theirs, strict=True):
         off = float((row[: len(own)] - own).abs().max()) / max(1.0, float(own.abs().max()))
         if not off <= TOLERANCE.get(lm.dtype, 1e-1):
@@ -151,7 +151,7 @@ def _config(source: str, model: str, commit: str) -> Any:
     try:
         config = transformers.AutoConfig.from_pretrained(source, revision=commit or None, **_local(source))
     except Exception as error:
-        raise ModelError(f"{model} is no model that transformers knows: {_first_line(error)}") from None
+        raise ModelError(f"{model} is no model that transformers knows: {one_line(error)}") from None
     named = list(getattr(config, "architectures", None) or [])
     if getattr(config, "is_encoder_decoder", False) or (named and not any(n.endswith(CAUSAL) for n in named)):
         what = named[0] if named else config.model_type
@@ -170,7 +170,7 @@ def _device(device: str) -> torch.device:
         place = torch.device(device)
         torch.empty(0, device=place)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device {device!r} cannot be used ({_first_line(error)}); try auto or cpu") from None
+        raise ConfigError(f"device {device!r} cannot be used ({one_line(error)}); try auto or cpu") from None
     return place
 
 
@@ -201,11 +201,6 @@ def _weights_sha(source: str) -> str:
     files = sorted(f for pattern in SUFFIXES for f in Path(source).glob(pattern))
     text = "\n".join(f"{f.name} {file_sha256(f)}" for f in files)
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
 @contextlib.contextmanager

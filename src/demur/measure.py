@@ -144,7 +144,7 @@ def _responses(
         todo = _unanswered(todo, sampling, done)
     tell("answers", len(done), total)
     if todo:
-        start = time.perf_counter()
+        start, before = time.perf_counter(), _spent([what.generator[1]])
         made = 0
         tokens = 0
         with run.appending("responses") as write:
@@ -160,6 +160,9 @@ def _responses(
                 tokens += response.n_tokens
                 tell("answers", len(done), total)
         run.timing(stage="responses", seconds=time.perf_counter() - start, rows=made, tokens=tokens)
+        guard, cost = (now - then for now, then in zip(_spent([what.generator[1]]), before, strict=True))
+        if guard or cost:
+            run.timing(stage="guard (within responses)", seconds=0.0, tokens=int(guard), cost=cost)
     ordered = []
     for prompt in prompts:
         for sample in range(sampling.samples):
@@ -190,8 +193,7 @@ def _take(run: OpenRun, stage: Stage, rows: Iterable[T], new: Callable[[T], bool
     """Take the rows of the cache that are new to the run. They reach its file when the stage is finished."""
     start = time.perf_counter()
     if taken := sum(1 for row in rows if new(row)):
-        with run.appending(stage):
-            pass  # what rests on the rows before is void
+        run.void(stage)
         run.timing(stage=f"{stage} from the cache", seconds=time.perf_counter() - start, rows=taken)
 
 
@@ -209,7 +211,8 @@ def _verdicts(
     questions = {part.name: judge.questions for part, judge in what.judges}
     total = len(items) * len(what.judges)
     seen = 0
-    seconds, made, spent = 0.0, 0, _spent(what)
+    asked = [judge for _, judge in what.judges]
+    seconds, made, spent = 0.0, 0, _spent(asked)
     for part, judge in what.judges:
         kept = cache.verdicts(part, judge) if cache else None
         missing = _unjudged(items, part.name, questions[part.name], have)
@@ -237,7 +240,7 @@ def _verdicts(
         seen += len(missing)
         seconds += time.perf_counter() - start
     if made:
-        tokens, cost = (now - then for now, then in zip(_spent(what), spent, strict=True))
+        tokens, cost = (now - then for now, then in zip(_spent(asked), spent, strict=True))
         run.timing(stage="verdicts", seconds=seconds, rows=made, tokens=int(tokens), cost=cost)
     ordered = [
         have[part.name, q, i.prompt.id, i.response.sample]
@@ -249,9 +252,9 @@ def _verdicts(
     return ordered
 
 
-def _spent(what: Measurement) -> tuple[float, float]:
-    """Return the tokens that the judges' models have written so far, and what they cost."""
-    counts = [spent for _, judge in what.judges if (spent := getattr(judge, "spent", None)) is not None]
+def _spent(parts: Sequence[object]) -> tuple[float, float]:
+    """Return the tokens that the models judging in these parts have written so far, and what they cost."""
+    counts = [spent for part in parts if (spent := getattr(part, "spent", None)) is not None]
     return sum(spent.tokens_out for spent in counts), sum(spent.cost for spent in counts)
 
 

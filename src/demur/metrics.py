@@ -37,6 +37,8 @@ from demur.types import LABELS, Metric, Prompt, Response, Verdict
 MODEL_FAULTS = ("truncated", "empty", "filtered")
 """Beginnings of `Verdict.unscored` for which the model is to blame; any other reason is the judge's."""
 
+REFUSED = ("refusal", "partial_refusal", "filtered")
+"""States of an answer that was refused, by the model or by the system around it."""
 COHERENT = ("compliance", "partial_refusal")
 """Answers that an answer-harm judge can free of blame."""
 

@@ -18,7 +18,7 @@ from demur import attacks, registry
 from demur.errors import ConfigError, NotFound
 from demur.files import fingerprint
 from demur.settings import PartSpec, Problems, build, make, part_of
-from demur.types import Benchmark, Card, Part, Prompt, to_json
+from demur.types import ATTACK, Benchmark, Card, Part, Prompt, to_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,4 +217,4 @@ def _kept(
 
 def _category(prompt: Prompt) -> str:
     """Return a prompt's own category, also where it is under attack."""
-    return prompt.get("category") or prompt.category if prompt.category.startswith(attacks.MARK) else prompt.category
+    return prompt.get("category") or prompt.category if prompt.category.startswith(ATTACK) else prompt.category

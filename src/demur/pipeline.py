@@ -35,7 +35,7 @@ from demur.records import LoadedRun
 from demur.residuals import capture
 from demur.select import Candidate, Judged, Screened, candidates, choose, correctness_kept, front, screen, shortlist
 from demur.settings import build
-from demur.types import FitData, Generator, Metric, Part, Prompt, Response, Sampling, to_json
+from demur.types import ATTACK, FitData, Generator, Metric, Part, Prompt, Response, Sampling, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -222,7 +222,7 @@ class Job:
             return
         contrast, openers, _ = self.fitted()
         labels = refusal_labels(before)
-        prompts = [p for p in before.prompts if not p.category.startswith("attack-")]
+        prompts = [p for p in before.prompts if not p.category.startswith(ATTACK)]
         later = refusal_labels(after) if after else None
         record, rows = explain(
             self.lm,
@@ -322,9 +322,9 @@ def closed_rows(lm: LM, prompts: Sequence[Prompt], intervention: Intervention) -
 
 def screening_prompts(prompts: Sequence[Prompt], most: int) -> list[Prompt]:
     """Draw at most `most` prompts, the same each time: half borderline, a quarter harmful, a quarter attacked."""
-    attacked = [p for p in prompts if p.expected == "refuse" and p.category.startswith("attack-")]
-    harmful = [p for p in prompts if p.expected == "refuse" and not p.category.startswith("attack-")]
-    plain = [p for p in prompts if not p.category.startswith("attack-")]
+    attacked = [p for p in prompts if p.expected == "refuse" and p.category.startswith(ATTACK)]
+    harmful = [p for p in prompts if p.expected == "refuse" and not p.category.startswith(ATTACK)]
+    plain = [p for p in prompts if not p.category.startswith(ATTACK)]
     borderline = [p for p in plain if p.expected == "comply" and p.kind == "borderline"]
     parts = ((borderline, most // 2), (harmful, most // 4 if attacked else most // 2), (attacked, most // 4))
     draw = random.Random(0)

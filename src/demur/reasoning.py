@@ -48,13 +48,15 @@ class Split(NamedTuple):
     """False where the text ends inside a thinking block; the answer is then empty."""
 
 
-def split(text: str, *, is_open: bool = False, markers: Sequence[str] = ()) -> Split:
+def split(text: str, *, is_open: bool = False, markers: Sequence[str] = (), harmony: bool = False) -> Split:
     """Tell thinking and answer apart.
 
     Args:
         text: what the model wrote.
         is_open: whether the prompt left a thinking block open.
         markers: the opening and the closing mark; empty: `PAIRS` and the harmony channels are tried.
+        harmony: whether the model is known to write harmony. Only then is a text that merely begins with a channel's
+            name, its special tokens gone, read as that channel: others write `analysisResult = 3` too.
     """
     if len(markers) == 2:
         return _marked(text, markers[0], markers[1], is_open)
@@ -64,12 +66,12 @@ def split(text: str, *, is_open: bool = False, markers: Sequence[str] = ()) -> S
     for opening, closing in PAIRS[1:]:
         if start.startswith(opening):
             return _marked(text, opening, closing, is_open=False)
-    return _stripped(start) or _marked(text, OPEN, CLOSE, is_open)
+    return _stripped(start, harmony) or _marked(text, OPEN, CLOSE, is_open)
 
 
-def split_thinking(text: str, *, is_open: bool) -> tuple[str, str]:
+def split_thinking(text: str, *, is_open: bool, harmony: bool = False) -> tuple[str, str]:
     """Return (reasoning, answer) of a generated text; see `split`."""
-    found = split(text, is_open=is_open)
+    found = split(text, is_open=is_open, harmony=harmony)
     return found.reasoning, found.answer
 
 
@@ -103,13 +105,13 @@ def _channels(text: str) -> Split:
     return Split("\n\n".join(filter(None, thoughts)), "\n\n".join(answers), bool(answers))
 
 
-def _stripped(text: str) -> Split | None:
+def _stripped(text: str, harmony: bool) -> Split | None:
     """Read harmony whose special tokens are gone: `analysis…assistantfinal…`; None where the text is not that."""
     if _STRIPPED.match(text) and _FINAL in text:
         thought, _, answer = text.partition(_FINAL)
         return Split(_STRIPPED.sub("", thought, count=1).strip(), answer.strip(), True)
-    if _CUT.match(text):
+    if harmony and _CUT.match(text):
         return Split(text.removeprefix("analysis").strip(), "", False)
-    if _BARE_FINAL.match(text):
+    if harmony and _BARE_FINAL.match(text):
         return Split("", text.removeprefix("final").strip(), True)
     return None

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -203,8 +203,9 @@ class RunFolder:
         finish = {(r.get("prompt_id"), r.get("sample", 0)): r.get("finish") for r in answers}
         final = {key for key, how in finish.items() if how != "error"}
         kept = [v for v in rows if v.get("judge") in judges and (v.get("prompt_id"), v.get("sample", 0)) in final]
-        if len(kept) < len(rows):
+        if any(v.get("judge") not in judges for v in rows):  # one on a failed answer says nothing that a rate rests on
             (self.path / METRICS).unlink(missing_ok=True)
+        if len(kept) < len(rows):
             write_rows(self.path / VERDICTS, kept)
 
 
@@ -244,14 +245,26 @@ class OpenRun:
         return _latest(read_rows(self.path / VERDICTS, Verdict, tolerate_torn=True))
 
     @contextlib.contextmanager
-    def appending(self, stage: Stage) -> Iterator[RowWriter]:
-        """Give a writer whose rows are on disk when `write(row)` returns."""
+    def appending(self, stage: Stage) -> Iterator[Callable[[Any], None]]:
+        """Give a writer whose rows are on disk when `write(row)` returns; the first voids what rests on the stage."""
+        with RowWriter(self._file(stage)) as append:
+            begun = False
+
+            def write(row: Any) -> None:
+                nonlocal begun
+                if not begun:
+                    self.void(stage)
+                    begun = True
+                append(row)
+
+            yield write
+
+    def void(self, stage: Stage) -> None:
+        """Forget what rests on the rows of a stage that is about to change: the metrics, and that it was finished."""
         (self.path / METRICS).unlink(missing_ok=True)
         if stage == "responses" and self._state.responses:
             self._state.responses = ""
             self._write_state()
-        with RowWriter(self._file(stage)) as write:
-            yield write
 
     def finish(self, stage: Stage, rows: Iterable[Response] | Iterable[Verdict] | None = None) -> None:
         """Rewrite a stage's rows in the order of the prompts, atomically.

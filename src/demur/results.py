@@ -11,7 +11,7 @@ from demur.cache import LABEL
 from demur.checks import TRUTH, Check, Validation, load_checks, validations
 from demur.errors import DataError
 from demur.records import CHECK, CHECKS, METRICS, LoadedRun, RunFolder, lock, write_json
-from demur.types import Metric, Part, Prompt, Response, RunSpec, Verdict
+from demur.types import ATTACK, Metric, Part, Prompt, Response, RunSpec, Verdict
 
 POOLED = "all benchmarks"
 """The benchmark that rows over a whole run are named by."""
@@ -107,7 +107,7 @@ def all_metrics(
 def _poolable(prompts: Sequence[Prompt], labels: Sequence[str]) -> bool:
     """Say whether benchmarks may be counted together: several, none attacked, all of the world or none of it."""
     worlds = {p.source == "world" for p in prompts}
-    return len(labels) > 1 and len(worlds) == 1 and not any(p.category.startswith("attack-") for p in prompts)
+    return len(labels) > 1 and len(worlds) == 1 and not any(p.category.startswith(ATTACK) for p in prompts)
 
 
 def _mute(verdicts: Sequence[Verdict], judges: Sequence[str]) -> set[str]:

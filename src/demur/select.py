@@ -23,7 +23,7 @@ from demur.readout import Openers, p_refuse
 from demur.recipes import SelectSettings
 from demur.screen import Screen
 from demur.states import states as captured
-from demur.types import Metric, Prompt
+from demur.types import ATTACK, Metric, Prompt
 
 if TYPE_CHECKING:
     from demur.floor import FloorResult
@@ -114,7 +114,7 @@ def screen(
     """
     seen = Screen(lm, prompts)
     benign = torch.tensor([p.expected == "comply" and p.kind == "borderline" for p in prompts])
-    under_attack = torch.tensor([p.category.startswith("attack-") for p in prompts])
+    under_attack = torch.tensor([p.category.startswith(ATTACK) for p in prompts])
     harmful = torch.tensor([p.expected == "refuse" for p in prompts]) & ~under_attack
     states = captured(lm, list(prompts), layers=contrast.layers, points=(POINT,), positions="last_prompt")
     base = p_refuse(seen.logits(None), openers) > 0.5

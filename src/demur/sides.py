@@ -6,23 +6,20 @@ with a system prompt, an intervention and a guard of its own.
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import importlib
-import importlib.util
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from demur import registry
+from demur import registry, suites
 from demur.assemble import measurement
 from demur.errors import ConfigError
 from demur.files import fingerprint
 from demur.fitting import outcomes
 from demur.measure import Measurement, Progress, collect_prompts, measure, with_system
-from demur.records import LoadedRun, RunFolder
+from demur.records import LABELS, LoadedRun, RunFolder
 from demur.settings import PartSpec, parse_part, spec_of
 from demur.types import Sampling
 
@@ -31,9 +28,6 @@ BENCHMARKS = ("world", "world:attack=all")
 
 FOLDERS = ("before", "after")
 """The folders of A and B: those that a report of two runs reads."""
-
-GUARDED = "guarded"
-"""The generator that puts a guard in front of another one."""
 
 PRICED = 200
 """Plain prompts on which the price is taken."""
@@ -71,22 +65,13 @@ class Side:
         return " + ".join([self.what, *marks])
 
     def generator(self) -> PartSpec:
-        """Return the generator that gives this side's answers.
-
-        Raises:
-            NotFound: for a part with an unknown name.
-        ConfigError: for a guard where this version has none, or an intervention on a generator that takes none.
-        """
+        """Return the generator that gives this side's answers, without what is put on it."""
         name = self.what.partition(":")[0]
         if Path(self.what).expanduser().is_dir():
-            made = PartSpec("local", {"model": self.what})
-        elif name in registry.names("generators") or name.endswith(".py") or "=" in self.what:
-            made = _with_model(parse_part(self.what))
-        else:
-            made = PartSpec("local", {"model": self.what})
-        if self.intervention is not None:
-            made = _with_intervention(made, self.intervention)
-        return _guarded(made, self.guard) if self.guard else made
+            return PartSpec("local", {"model": self.what})
+        if name in registry.names("generators") or name.endswith(".py") or "=" in self.what:
+            return parse_part(self.what)
+        return PartSpec("local", {"model": self.what})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,11 +115,9 @@ def suite_parts(name: str) -> tuple[str, ...]:
     """Return the benchmarks of a suite, as parts.
 
     Raises:
-        NotFound: for an unknown suite; ConfigError: where this version has no suites.
+        NotFound: for an unknown suite.
     """
-    if importlib.util.find_spec("demur.suites") is None:
-        raise ConfigError(f"suite {name!r}: this version of demur has no suites; name benchmarks with --benchmark")
-    return tuple(importlib.import_module("demur.suites").find(name).parts)
+    return tuple(suites.find(name).parts)
 
 
 def both(
@@ -188,38 +171,9 @@ def _measurement(plan: Plan, side: Side, model: LoadedRun | None) -> Measurement
         generator=side.generator(),
         sampling=dataclasses.replace(sampling, **plan.sampling),
         intervention=side.intervention,
+        guard=side.guard,
     )
     return dataclasses.replace(made, system=side.system)
-
-
-def _with_model(part: PartSpec) -> PartSpec:
-    """Keep a generator's own default model: without one named, `organism` would be filled in."""
-    for setting in registry.fields("generators", part.name):
-        if setting.name == "model" and setting.default is not None:
-            return PartSpec(part.name, {"model": ast.literal_eval(setting.default), **part.settings})
-    return part
-
-
-def _with_intervention(part: PartSpec, folder: Path) -> PartSpec:
-    """Attach an intervention to a generator that can; one that cannot would leave it out unsaid."""
-    if "intervention" not in {setting.name for setting in registry.fields("generators", part.name)}:
-        raise ConfigError(f"generator {part.name} cannot attach the intervention {folder}; local models can")
-    return PartSpec(part.name, {**part.settings, "intervention": str(folder)})
-
-
-def _guarded(inner: PartSpec, guard: str) -> PartSpec:
-    """Put a guard in front of a generator, by the names that the generator `guarded` gives its settings."""
-    if GUARDED not in registry.names("generators"):
-        raise ConfigError(
-            f"guard {guard!r}: this version of demur has no generator {GUARDED!r} to put a guard in front"
-        )
-    fields = registry.fields("generators", GUARDED)
-    found = {
-        kind: next((f.name for f in fields if kind in f.type), name)
-        for kind, name in (("Generator", "generator"), ("Judge", "guard"))
-    }
-    nested = {found["Generator"]: inner, found["Judge"]: parse_part(guard)}
-    return PartSpec(GUARDED, {key: {"name": part.name, **part.settings} for key, part in nested.items()})
 
 
 def _adopt(side: Side, source: Path, folder: Path, overwrite: bool) -> None:
@@ -235,7 +189,21 @@ def _adopt(side: Side, source: Path, folder: Path, overwrite: bool) -> None:
         if RunFolder(folder).exists() and RunFolder.load(folder).hashes() == found.hashes():
             return
         raise ConfigError(f"folder {folder} holds something other than {source}; choose another --out, or --overwrite")
-    shutil.copytree(source, folder, dirs_exist_ok=True)
+    _replace(source, folder)
+
+
+def _replace(source: Path, folder: Path) -> None:
+    """Copy a run folder in one step: a copy that is cut short leaves nothing that looks like a run."""
+    made, old = (folder.with_name(f".{folder.name}.{what}") for what in ("copy", "old"))
+    for left in (made, old):
+        shutil.rmtree(left, ignore_errors=True)
+    shutil.copytree(source, made)
+    if folder.exists():
+        if (folder / LABELS).is_file() and not (made / LABELS).exists():
+            shutil.copy2(folder / LABELS, made)  # labels by people are never removed
+        folder.rename(old)
+    made.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _check_system(folder: Path, what: Measurement) -> None:

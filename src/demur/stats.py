@@ -236,25 +236,6 @@ def group_bootstrap_lower(
     return bootstrap_interval(totals, ratio, n_boot=n_boot, seed=seed, level=level, sides=1).low
 
 
-def group_bootstrap_paired(
-    before: tuple[ArrayLike, ArrayLike],
-    after: tuple[ArrayLike, ArrayLike],
-    groups: Sequence[Hashable] | NDArray[Any],
-    *,
-    n_boot: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> Interval:
-    """Interval for the difference of two ratios, after − before, on the same rows and the same resamples.
-
-    `before` and `after` are (numerator, denominator), one value per row each, in the same order of rows.
-    """
-    totals = group_totals(_columns(*before, *after), groups)
-    return bootstrap_interval(
-        totals, lambda sums: ratio(sums[:, 2:]) - ratio(sums[:, :2]), n_boot=n_boot, seed=seed, level=level
-    )
-
-
 def design_effect(values: ArrayLike, groups: Sequence[Hashable] | NDArray[Any]) -> float:
     """How much grouping inflates the variance of a mean: clustered variance over that of independent rows.
 

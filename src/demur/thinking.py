@@ -122,7 +122,7 @@ def _marks(chats: Chats, how: Thinking) -> tuple[str, str]:
     """Return what opens and what closes this model's thinking."""
     if how.markers:
         return how.markers[0], f"\n{how.markers[1]}\n\n"
-    if chats.has_template and "<|channel|>" in str(chats.tokenizer.chat_template):
+    if chats.harmony:
         return _CHANNELS
     return OPEN, f"\n{CLOSE}\n\n"
 

@@ -19,6 +19,9 @@ Question = Literal["refusal", "answer_harm", "prompt_harm", "quality"]
 Pairs = tuple[tuple[str, str], ...]
 Turns = tuple[tuple[str, str], ...]
 
+ATTACK = "attack-"
+"""How the category of an attacked prompt begins."""
+
 DEFAULT_JUDGE = "classifier"
 """The judge of every benchmark whose card names no other."""
 

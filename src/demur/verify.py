@@ -20,18 +20,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from demur import floor as safety
-from demur.comparison import check_same_prompts
+from demur.comparison import check_same_judges, check_same_prompts
 from demur.errors import ConfigError
 from demur.fitting import outcomes
-from demur.metrics import Outcome
+from demur.metrics import REFUSED, Outcome
 from demur.records import LoadedRun
 from demur.types import Metric
 
 ONE_SIDED = 0.90
 """Level of the two-sided interval whose ends are one-sided 95 % bounds."""
-
-REFUSED = ("refusal", "partial_refusal", "filtered")
-"""What became of an answer that was refused, by the model or by the system around it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,18 +160,13 @@ def verify(
 
 def _same_judge(before: LoadedRun, after: LoadedRun) -> str:
     """Return the headline judge of both runs."""
-    first, second = before.spec.judges[0], after.spec.judges[0]
-    if (first.name, first.fingerprint) != (second.name, second.fingerprint):
-        raise ConfigError(
-            f"{before.path} was judged by {first.name} and {after.path} by {second.name} or by other settings of it; "
-            "measure both with the same --judge (answers are kept, only judged again)"
-        )
+    check_same_judges(before, after)
     samples = before.spec.sampling.samples, after.spec.sampling.samples
     if samples[0] != samples[1]:
         raise ConfigError(
             f"{before.path} has {samples[0]} samples per prompt, {after.path} {samples[1]}; give --samples"
         )
-    return first.name
+    return before.spec.judges[0].name
 
 
 def _headline(run: LoadedRun, judge: str) -> tuple[Metric, ...]:

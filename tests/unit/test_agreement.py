@@ -257,10 +257,10 @@ def test_check_prints_exactly_the_promised_keys(tmp_path: Path) -> None:
 def test_check_is_kept_on_file_and_needs_classes(tmp_path: Path) -> None:
     rows = [answer("refusal", id=f"{c}{i}", expected=c) for c in ("comply", "refuse") for i in range(3)]
     path, kept = write(tmp_path / "x.jsonl", *rows), tmp_path / "check.json"
-    code, _, errors = demur("judges", "check", str(path), "--save", str(kept))
+    code, _, errors = demur("judges", "check", str(path), "--judge", "keyword", "--save", str(kept))
     assert code == 2
     assert "--language" in errors
-    assert demur("judges", "check", str(path), "--save", str(kept), "--language", "en")[0] == 0
+    assert demur("judges", "check", str(path), "--judge", "keyword", "--save", str(kept), "--language", "en")[0] == 0
     (check,) = load_checks(kept)
     assert (check.judge, check.languages, check.n, check.source) == ("keyword", ("en",), 6, "x.jsonl")
     assert (check.classes["comply"].tp, check.classes["comply"].fn) == (1.0, 0.0)  # one prompt, one group

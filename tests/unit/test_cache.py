@@ -218,17 +218,40 @@ def test_what_does_not_reach_the_model_is_no_part_of_an_answers_key(known: Known
     assert known.of(**changed) == ALL
 
 
-def test_a_server_is_told_by_its_name_and_address(known: Known) -> None:
-    served = ModelRef(id="some-model")
-    here, there = (
-        {"model": served, "generator": (Part(name="http", settings={"model": "some-model", "base_url": u}), Counting())}
-        for u in ("http://a", "http://b")
-    )
-    known.of(**here, fill=True)
-    assert known.of(**here) == ALL
-    assert known.of(**there) == []
-    other = (Part(name="http", settings={"model": "other", "base_url": "http://a"}), Counting())
-    assert known.of(model=served, generator=other) == []
+def served(model: str = "some-model", url: str = "http://a", revision: str = "r1") -> dict[str, Any]:
+    settings = {"model": model, "base_url": url, "revision": revision}
+    part = Part(name="http", settings=settings)
+    return {"model": ModelRef(id=model, revision=revision), "generator": (part, Counting())}
+
+
+def test_a_server_is_told_by_its_name_its_address_and_what_its_user_calls_the_weights(known: Known) -> None:
+    known.of(**served(), fill=True)
+    assert known.of(**served()) == ALL
+    for other in ({"url": "http://b"}, {"model": "other"}, {"revision": "r2"}):
+        assert known.of(**served(**other)) == []
+
+
+def test_nothing_is_kept_of_weights_that_are_not_known(tmp_path: Path) -> None:
+    """A server may hold other weights tomorrow under the same name and address."""
+    from demur.generators.guarded import Guarded
+    from demur.generators.http import Http
+    from demur.judges.llm import Llm
+    from tests.parts.word_guard import WordGuard
+
+    kept = Cache(folder=tmp_path)
+    for revision in ("", "2025-01-01"):
+        server = Http(model="m", revision=revision)
+        assert server.ref() == ModelRef(id="m", revision=revision)
+        judge, guarded = Llm(generator=server), Guarded(generator=server, guard=WordGuard())
+        for generator in (server, guarded):
+            made = (part_of("generators", generator), generator)
+            found = kept.answers(model=generator.ref(), generator=made, sampling=Sampling())
+            assert (found is not None) == bool(revision)
+        assert (kept.verdicts(part_of("judges", judge), judge) is not None) == bool(revision)
+    outer = Guarded(generator=Http(model="m", revision="1"), guard=WordGuard())
+    object.__setattr__(outer, "guard", Llm(generator=Http(model="g")))
+    made = (part_of("generators", outer), outer)
+    assert kept.answers(model=outer.ref(), generator=made, sampling=Sampling()) is None, "the guard may change too"
 
 
 def test_interventions_are_told_by_content(known: Known) -> None:
@@ -279,6 +302,28 @@ def test_a_judge_of_the_package_is_known_by_its_source(tmp_path: Path, monkeypat
         assert path(Keyword()) != before
     finally:
         caching._source.cache_clear()
+
+
+def test_a_judge_of_judges_is_known_by_the_source_of_its_members(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from demur.judges.keyword import Keyword
+    from demur.judges.oracle import Oracle
+    from demur.judges.panel import Panel
+
+    judge, kept, changed = Panel(members=(Keyword(), Oracle())), Cache(folder=tmp_path), ""
+    real = caching._source.__wrapped__
+    monkeypatch.setattr(caching, "_source", lambda file: changed if file.stem == "keyword" and changed else real(file))
+
+    def path() -> Path:
+        found = kept.verdicts(part_of("judges", judge), judge)
+        assert found is not None
+        return found.shelf.path
+
+    before = path()
+    assert path() == before
+    changed = "other phrases"
+    assert path() != before
 
 
 def test_only_new_prompts_are_asked_for(bench: Bench) -> None:

@@ -167,6 +167,7 @@ def test_a_judge_that_fails_on_every_row_gives_no_rate_and_exit_1(tmp_path, prom
     rates = {m["name"]: m["value"] for m in json.loads(done.stdout) if m["slice"] == "all"}
     assert rates["answered_rate"] is None
     assert rates["held_rate"] is None
+    assert demur(*words, "--judge", "keyword", "--out", "two", cwd=tmp_path).returncode == 1, "the headline decides"
 
 
 ANSWERS = '''"""A judging model that fails on some requests."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,12 @@ from typer.testing import CliRunner
 from demur.assemble import measurement
 from demur.cli import build
 from demur.errors import ConfigError
+from demur.generators import guarded as guarding
 from demur.generators.fake import Fake
 from demur.generators.guarded import Guarded
 from demur.judges.keyword import Keyword
 from demur.measure import measure
-from demur.types import Metric, Prompt, Response, Sampling
+from demur.types import Item, Metric, Prompt, Response, Sampling, Verdict
 from tests.parts.word_guard import WordGuard
 
 GUARD = str(Path(__file__).parent.parent / "parts" / "word_guard.py")
@@ -62,6 +64,49 @@ def test_a_failing_guard_does_as_it_is_told(on_failure: str, finish: str) -> Non
 def test_a_judge_of_another_question_is_no_guard() -> None:
     with pytest.raises(ConfigError, match="keyword answers refusal; a guard must answer prompt_harm"):
         Guarded(generator=Fake(), guard=Keyword())
+
+
+def test_a_killed_run_keeps_what_the_guard_let_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first answers come before the guard has seen the last prompts."""
+    monkeypatch.setattr(guarding, "BATCH", 2)
+    seen: list[str] = []
+
+    class Watching(WordGuard):
+        def __call__(self, items: Sequence[Item]) -> Iterator[Verdict]:
+            for item, verdict in zip(items, WordGuard.__call__(self, items), strict=True):
+                seen.append(item.prompt.id)
+                yield verdict
+
+    rows = Guarded(generator=Fake(), guard=Watching())(prompts(), Sampling())
+    assert [next(rows).prompt_id, next(rows).prompt_id] == ["g/0", "g/1"]
+    assert seen == ["g/0", "g/1"]
+    assert [row.prompt_id for row in rows] == ["g/2", "g/3"]
+
+
+def test_what_the_guard_costs_is_on_record(tmp_path: Path) -> None:
+    (tmp_path / "answers.py").write_text(SAYS_SAFE)
+    part = f"guard:format=llama_guard_3,ask=[prompt_harm],generator.name={tmp_path / 'answers.py'},price_out=5.0"
+    what = measurement(
+        benchmarks=[f"file:path={file_of_prompts(tmp_path)}"],
+        judges=["keyword"],
+        generator="fake",
+        sampling=Sampling(),
+        guard=part,
+    )
+    (row,) = [t for t in measure(what, tmp_path / "run").timings if t["stage"].startswith("guard")]
+    assert (row["tokens"], row["cost"]) == (4000, 0.02)
+
+
+SAYS_SAFE = '''"""A guard model."""
+from dataclasses import dataclass
+from demur.types import Response
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """Says safe."""
+    def __call__(self, prompts, sampling):
+        for prompt in prompts:
+            yield Response(prompt_id=prompt.id, text="safe", finish="stop", n_tokens=1000)
+'''
 
 
 def file_of_prompts(folder: Path) -> Path:

@@ -15,8 +15,9 @@ from demur.assemble import measurement
 from demur.errors import ConfigError, Unavailable
 from demur.generators.http import Http
 from demur.measure import measure
+from demur.records import RunFolder
 from demur.types import Prompt, Response, Sampling
-from tests.chat_server import MODEL, REFUSALS, ChatServer, completion, serving
+from tests.chat_server import MODEL, REFUSALS, ChatServer, completion, http, serving
 
 QUICK: dict[str, Any] = {"attempts": 3, "timeout": 0.25, "backoff": 0.01, "longest_wait": 2.0}
 
@@ -43,8 +44,8 @@ def ask(server: ChatServer, *texts: str, sampling: Sampling | None = None, **set
     return sorted(rows, key=lambda r: (r.prompt_id, r.sample))
 
 
-FOREVER = ("429", "500", "hang", "cut", "malformed", "empty", "400")
-PASSING = ("", "slow", "429*1", "500*1", "hang*1", "cut*1", "torn*1", "malformed*1", "empty*1")
+FOREVER = ("429", "500", "hang", "cut", "malformed", "empty", "400", "403", "null")
+PASSING = ("", "slow", "429*1", "500*1", "hang*1", "cut*1", "torn*1", "malformed*1", "empty*1", "null*1")
 
 
 def misbehaving(server: ChatServer, each: int, **settings: Any) -> None:
@@ -217,6 +218,61 @@ def test_a_key_never_shows_in_a_row(server: ChatServer, monkeypatch: pytest.Monk
     server.status, server.reply = 400, lambda body: {"error": {"message": "wrong: sesame"}}
     (row,) = ask(server, "a", api_key_env="MY_KEY")
     assert row.error == "HTTP 400: wrong: …"
+    server.reply = lambda body: {"error": {"message": "x" * 196 + " sesame is wrong"}}
+    (row,) = ask(server, "a", api_key_env="MY_KEY")
+    assert "ses" not in row.error, "a key at the cut is hidden before the cut"
+
+
+def test_a_key_never_shows_where_models_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Echoing(ChatServer):
+        async def handle(self, path: str, headers: dict[str, str], raw: bytes) -> bytes | None:
+            return http(400, {"error": {"message": f"wrong: {headers['authorization']}"}})
+
+    monkeypatch.setenv("MY_KEY", "sesame")
+    with serving(Echoing()) as other, pytest.raises(ConfigError, match="does not list its models") as raised:
+        Http(base_url=other.url, api_key_env="MY_KEY").ref()
+    assert "wrong: Bearer …" in str(raised.value)
+
+
+def test_a_prompt_that_is_forbidden_is_a_row_and_a_key_that_is_ends_the_run(server: ChatServer) -> None:
+    """A web filter in front of the model answers single prompts with 403, also the first one or the only one left."""
+    (row,) = ask(server, "403 a")
+    assert (row.finish, row.error) == ("error", "HTTP 403: status 403")
+    rows = ask(server, *["403 a"] * 7, "b", *["403 a"] * 12, concurrency=1)
+    assert [r.finish for r in rows] == ["error"] * 7 + ["stop"] + ["error"] * 12
+    with pytest.raises(ConfigError, match="refused the key"):
+        ask(server, *["403 a"] * 8, concurrency=1)
+
+
+def test_an_unknown_model_is_told_from_a_prompt_that_is_not_found(server: ChatServer) -> None:
+    server.status, server.reply = 404, lambda body: {"error": {"message": "nothing here"}}
+    (row,) = ask(server, "a")
+    assert (row.finish, row.error) == ("error", "HTTP 404: nothing here")
+
+
+def test_no_proxy_stands_before_this_machine(server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    (row,) = ask(server, "a")
+    assert row.finish == "stop"
+
+
+def test_metrics_stay_where_a_run_that_is_opened_again_gets_no_new_row(server: ChatServer, tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    rows = [{"id": t, "text": t, "expected": "comply"} for t in ("a", "500*3 b")]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    part = f"http:base_url={server.url},model={MODEL},attempts=3,backoff=0.01"
+    what = measurement(benchmarks=[f"file:path={path}"], judges=["keyword"], generator=part, sampling=Sampling())
+    before = measure(what, tmp_path / "run").metrics
+    server.status, server.reply = 401, lambda body: {"error": {"message": "no"}}
+    with pytest.raises(ConfigError, match="refused the key"):
+        measure(what, tmp_path / "run")
+    assert RunFolder.load(tmp_path / "run").metrics == before
+    server.reply = None
+    assert {r.finish for r in measure(what, tmp_path / "run").responses} == {"stop"}
+    assert RunFolder.load(tmp_path / "run").metrics != before
 
 
 def test_a_server_that_goes_away_ends_the_run(server: ChatServer) -> None:

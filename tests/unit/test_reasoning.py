@@ -25,7 +25,7 @@ KINDS = {
 
 def divided(kind: str, text: str) -> Split:
     markers = ("⟦plan⟧", "⟦/plan⟧") if kind == "custom" else ()
-    return split(text, is_open=kind == "opened by the template", markers=markers)
+    return split(text, is_open=kind == "opened by the template", markers=markers, harmony="harmony" in kind)
 
 
 def label(found: Split) -> str | None:
@@ -61,6 +61,9 @@ def test_a_model_cut_off_while_thinking_has_no_answer(kind: str) -> None:
         ("The <think> tag opens a block.", Split("", "The <think> tag opens a block.", True)),
         ("analysis of the text: fine", Split("", "analysis of the text: fine", True)),
         ("final answer: 4", Split("", "final answer: 4", True)),
+        ("analysisResult = 3", Split("", "analysisResult = 3", True)),
+        ("finalAnswer = 3", Split("", "finalAnswer = 3", True)),
+        ("analysisThey ask.assistantfinalFour.", Split("They ask.", "Four.", True)),
         ("Sure, here is <think>a</think> how", Split("a", "Sure, here is\n\nhow", True)),
         ("<think>a</think><think>b</think>c", Split("a\n\nb", "c", True)),
         ("<think>a</think>c<think>b", Split("a", "c<think>b", True)),
@@ -73,3 +76,8 @@ def test_a_model_cut_off_while_thinking_has_no_answer(kind: str) -> None:
 )
 def test_odd_texts(text: str, wanted: Split) -> None:
     assert split(text) == wanted
+
+
+def test_a_bare_channel_name_is_one_where_the_template_writes_channels() -> None:
+    assert split("finalFour.", harmony=True) == Split("", "Four.", True)
+    assert split("analysisThey ask", harmony=True) == Split("They ask", "", False)

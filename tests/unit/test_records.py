@@ -331,7 +331,9 @@ def test_metrics_never_outlive_what_they_rest_on(folder: Path) -> None:
     with RunFolder(folder).open(dataclasses.replace(SPEC, judges=(part("keyword", window=1),)), PROMPTS):
         assert RunFolder.load(folder).metrics == ()
     measured(folder)
-    with RunFolder(folder).open(SPEC, PROMPTS) as run, run.appending("verdicts"):
+    with RunFolder(folder).open(SPEC, PROMPTS) as run, run.appending("verdicts") as write:
+        assert RunFolder.load(folder).metrics, "nothing has changed yet"
+        write(run.verdicts()[0])
         assert RunFolder.load(folder).metrics == ()
 
 

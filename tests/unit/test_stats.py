@@ -195,19 +195,6 @@ def test_one_sided_bound_is_the_end_of_the_wider_level() -> None:
     assert lower == stats.group_bootstrap(change, np.ones(400), group, level=0.90).low
 
 
-def test_paired_bootstrap_uses_the_same_resamples_on_both_sides() -> None:
-    rng = np.random.default_rng(4)
-    group, ones = rng.integers(0, 50, 300), np.ones(300)
-    before = rng.random(300) < 0.5
-    same = stats.group_bootstrap_paired((before, ones), (before, ones), group)
-    assert same == (0.0, 0.0)
-    after = before | (rng.random(300) < 0.1)
-    paired = stats.group_bootstrap_paired((before, ones), (after, ones), group)
-    direct = stats.group_bootstrap(after.astype(float) - before, ones, group)
-    assert paired == pytest.approx(direct, abs=0.01)
-    assert paired.low > 0
-
-
 def test_bootstrap_leaves_out_resamples_without_a_denominator_and_says_when_none_is_left() -> None:
     low, high = stats.group_bootstrap([1, 0, 0], [1, 0, 0], ["a", "b", "c"])
     assert (low, high) == (1.0, 1.0)

@@ -75,7 +75,7 @@ def test_suites_are_measured_listed_and_shown(tmp_path: Path, monkeypatch: pytes
     done = demur("measure", "--suite", "small", "--generator", "fake", "--json", cwd=tmp_path)
     assert done.returncode in (0, 1), done.stderr
     assert {m["benchmark"] for m in json.loads(done.stdout)} == {parts[0], "file:attack=role_play,path=own.jsonl"}
-    assert (tmp_path / "runs/organism-small/run.json").is_file()
+    assert (tmp_path / "runs/fake-small/run.json").is_file()
     assert "multijail" in demur("list", "suites").stdout
     shown = demur("show", "quick").stdout
     assert "150 prompts" in shown

@@ -17,10 +17,10 @@ import pytest
 
 from demur import world
 from demur.errors import ConfigError, DataError
-from demur.triage import groups, queue, read_logs, redactor, remote
+from demur.triage import groups, queue, read_logs, redactor, remote, works_at
 from demur.triage.estimate import Stratum, over_refusals
 from demur.triage.redact import HIDDEN, Redactor
-from demur.types import Part
+from demur.types import DEFAULT_JUDGE, Part
 from tests.unit.command_line import demur
 
 CHAT = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "How?"}]
@@ -62,6 +62,11 @@ def jsonl(path: Path, *lines: object) -> Path:
             {"messages": CHAT, "response": {"content": [{"type": "text", "text": ""}], "stop_reason": "refusal"}},
             ("How?", "", "filtered"),
         ),
+        ({"prompt": "How?", "response": "<thought>May I?</thought>So."}, ("How?", "So.", "stop")),
+        ({"prompt": "How?", "response": "<think>May I?"}, ("How?", "", "length")),
+        ({"prompt": "How?", "choices": [{"text": "", "finish_reason": "SAFETY"}]}, ("How?", "", "filtered")),
+        ({"prompt": "How?", "choices": [{"text": "", "finish_reason": "sensitive"}]}, ("How?", "", "filtered")),
+        ({"prompt": "How?", "choices": [{"text": "So", "finish_reason": "model_length"}]}, ("How?", "So", "length")),
         ({"messages": CHAT, "error": "timeout"}, ("How?", "", "error")),
     ],
 )  # fmt: skip
@@ -399,6 +404,22 @@ def test_verdicts_are_kept_and_no_harm_judge_means_no_count(tmp_path: Path, monk
 )
 def test_a_judge_elsewhere_is_known_by_its_addresses(settings: dict[str, object], places: tuple[str, ...]) -> None:
     assert remote(Part(name="llm", settings=settings)) == places
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_a_file_of_ones_own_inside_a_judge_may_send_what_it_likes(depth: int) -> None:
+    part: dict[str, object] = {"name": "./gen.py"}
+    for name, setting in (("llm", "generator"), ("panel", "members"))[:depth]:
+        part = {"name": name, setting: [part] if setting == "members" else part}
+    made = Part(name=str(part.pop("name")), settings=part)
+    assert works_at(made) == "a file of your own: what it sends is up to it"
+    assert works_at(Part(name="llm", settings={"generator": {"name": "local"}})) == "this machine"
+
+
+def test_every_verb_takes_the_default_judge() -> None:
+    for words in (("triage",), ("judges", "check")):
+        text = demur(*words, "--help")[1]
+        assert f"[default: {DEFAULT_JUDGE}]" in " ".join(text.replace("│", " ").split()), text
 
 
 def test_a_judge_elsewhere_is_named_before_and_gets_redacted_texts(

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from demur import floor, measure
+from demur.comparison import check_same_judges
 from demur.errors import ConfigError
 from demur.records import LoadedRun
 from demur.sides import Plan, Side, both, read_system
@@ -290,9 +293,61 @@ def test_runs_of_other_judges_or_prompts_are_refused() -> None:
         verify(one, run("b", ["compliance"] * 4), Limits())
 
 
-def test_the_floor_pairs_prompts_whose_system_prompts_differ() -> None:
-    from dataclasses import replace
+def test_a_copy_of_a_run_that_is_cut_short_is_no_run(bench: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate("./obeys.py", "./obeys.py")
+    real = shutil.copytree
 
+    def full(source: Path, target: Path, **how: bool) -> None:
+        real(source, target, **how)
+        (target / "responses.jsonl").unlink()
+        raise OSError(28, "no space")
+
+    words = ("verify", "v/before", "v/after", "--out", "w", "--no-report")
+    with monkeypatch.context() as cut:
+        cut.setattr(shutil, "copytree", full)
+        with pytest.raises(OSError, match="no space"):
+            both(Plan(a=Side(what="v/before"), b=Side(what="v/after")), Path("w"))
+    assert not (bench / "w" / "before").exists()
+    assert demur(*words).returncode == 100
+    assert sorted(p.name for p in (bench / "w").glob(".*")) == []
+    (bench / "w" / "before" / "labels.jsonl").write_text("")
+    assert demur(*words[:1], "v/after", "v/before", *words[3:], "--overwrite").returncode == 100
+    assert (bench / "w" / "before" / "labels.jsonl").is_file()
+
+
+@pytest.mark.parametrize("question", ["answer_harm", "quality"])
+def test_runs_whose_second_judges_differ_are_refused(question: str) -> None:
+    """The judge of harm decides what is held, wherever it stands."""
+    label = {"answer_harm": "harmless", "quality": "right"}[question]
+
+    def judged(name: str, second: str, settings: dict[str, int]) -> LoadedRun:
+        one = run(name, ["compliance"] * 3)
+        more = [Verdict(prompt_id=p.id, judge=second, question=question, label=label) for p in one.prompts]  # type: ignore[arg-type]
+        judges = (*one.spec.judges, Part(name="unused", settings={"of": name}), Part(name=second, settings=settings))
+        return replace(one, spec=replace(one.spec, judges=judges), verdicts=(*one.verdicts, *more))
+
+    same = judged("a", "harm", {"k": 1})
+    check_same_judges(same, judged("b", "harm", {"k": 1}))
+    assert verify(same, judged("b", "harm", {"k": 1}), Limits()).judge == "j"
+    for other in (judged("b", "harm", {"k": 2}), judged("b", "other", {"k": 1}), run("b", ["compliance"] * 3)):
+        with pytest.raises(ConfigError, match=rf"{question} was judged by harm in a and by .* in b.*same --judge"):
+            check_same_judges(same, other)
+        with pytest.raises(ConfigError, match="same --judge"):
+            verify(same, other, Limits())
+
+
+def test_compare_refuses_runs_of_other_judges(bench: Path) -> None:
+    gate("./obeys.py", "./obeys.py")
+    assert demur("compare", "v/before", "v/after").returncode == 100
+    path = bench / "v" / "after" / "run.json"
+    held = json.loads(path.read_text())
+    held["spec"]["judges"][0]["fingerprint"] = "other"
+    path.write_text(json.dumps(held))
+    done = demur("compare", "v/before", "v/after")
+    assert (done.returncode, "refusal was judged by ./says.py" in done.stderr) == (2, True)
+
+
+def test_the_floor_pairs_prompts_whose_system_prompts_differ() -> None:
     from demur.metrics import Outcome
 
     prompt = Prompt(id="h", text="q", expected="refuse", kind="harmful", source="p", system="one")

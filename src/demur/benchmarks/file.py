@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 from demur.benchmarks import _loading
 from demur.errors import ConfigError, DataError, nearest
+from demur.files import TABLES
 from demur.types import Card, Prompt, from_json
 
-_FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv"}
 _MEANINGS = {
     **dict.fromkeys(("comply", "benign", "safe", "harmless"), "comply"),
     **dict.fromkeys(("refuse", "harmful", "unsafe", "toxic"), "refuse"),
@@ -95,10 +95,10 @@ class File:
             raise DataError(f"{path}: no rows; a benchmark needs at least one prompt")
 
     def _format(self, path: Path) -> str:
-        known = sorted(set(_FORMATS.values()))
-        found = self.format or _FORMATS.get(path.suffix.lower(), "")
+        known = sorted(set(TABLES.values()))
+        found = self.format or TABLES.get(path.suffix.lower(), "")
         if found not in known:
-            asked = f"format={self.format!r}" if self.format else f"{path.name!r} ends in none of {', '.join(_FORMATS)}"
+            asked = f"format={self.format!r}" if self.format else f"{path.name!r} ends in none of {', '.join(TABLES)}"
             raise ConfigError(f"benchmark file: {asked}; set format to one of {', '.join(known)}")
         return found
 

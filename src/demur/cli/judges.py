@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from demur.cli._console import console, emit_json, progress, table
+from demur.types import DEFAULT_JUDGE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +29,7 @@ def _add_check(group: typer.Typer) -> None:
     @group.command(help="Compare a judge with labelled answers: rows of prompt, response, label[, model, language].")
     def check(
         file: Path = typer.Argument(..., help="JSONL, CSV or TSV."),
-        judge: str = typer.Option("keyword", help="A part, as in `llm:model=…`."),
+        judge: str = typer.Option(DEFAULT_JUDGE, help="A part, as in `llm:generator.name=http,…`."),
         where: list[str] = typer.Option([], help="Read only rows with COLUMN=VALUE; repeatable."),
         column: list[str] = typer.Option([], help="FIELD=COLUMN for columns of unusual names; repeatable."),
         map_: list[str] = typer.Option([], "--map", help='LABEL=MEANING, as in "2_full_refusal=refusal"; repeatable.'),

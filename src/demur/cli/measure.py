@@ -24,6 +24,7 @@ from demur.cli._console import (
 if TYPE_CHECKING:
     from demur.checks import Check
     from demur.records import LoadedRun
+    from demur.settings import PartSpec
     from demur.types import Sampling
 
 
@@ -40,7 +41,7 @@ def register(app: typer.Typer) -> None:
 
     @app.command(help="Measure over-refusal and harmful compliance of a model, together.")
     def measure(
-        model: str = typer.Option("organism", help="organism, organism:base, a local folder, or a hub id."),
+        model: str = typer.Option("", help="A folder, a hub id or organism[:base] [default: the generator's own]"),
         benchmark: list[str] = typer.Option(
             [], help="A part, as in `xstest:limit=50,attack=prefill:3`; repeatable [default: world]"
         ),
@@ -64,7 +65,7 @@ def register(app: typer.Typer) -> None:
         as_json: bool = typer.Option(False, "--json", help="Print the metric rows as JSON."),
     ) -> None:
         from demur import report, suites
-        from demur.assemble import measurement
+        from demur.assemble import generator_part, measurement
         from demur.cache import opened
         from demur.measure import measure as run_measure
         from demur.types import Sampling, to_json
@@ -79,23 +80,30 @@ def register(app: typer.Typer) -> None:
             thinking=thinking.value,
         )
         if sampling_of:
-            sampling = _own(sampling_of, model, sampling)
+            sampling = _own(sampling_of, generator_part(generator, model=model), sampling)
         named = suites.find(suite).parts if suite else ()
         words = [*([suite] if suite else []), *benchmark] or ["world"]
         chosen = [*named, *benchmark] or ["world"]
-        acts: dict[str, Any] = {"intervention": with_, "guard": with_guard}
-        what = measurement(model=model, benchmarks=chosen, judges=judge, generator=generator, sampling=sampling, **acts)
+        by: dict[str, Any] = {"model": model, "generator": generator, "intervention": with_, "guard": with_guard}
+        what = measurement(benchmarks=chosen, judges=judge, sampling=sampling, **by)
         what = replace(what, checks=_checks(check, [part.name for part, _ in what.judges]))
-        folder = out or Path("runs") / _name(model, words)
+        folder = out or Path("runs") / _name(model or what.model.id, words)
         with progress(quiet=as_json) as tell:
             run = run_measure(what, folder, overwrite=overwrite, progress=tell, cache=opened())
         pages = report.write(folder, run)
         if as_json:
             emit_json(to_json(run.metrics))
         else:
-            _show(run, f"{model} on {', '.join(words)}", pages[0])
-        if all(m.value is None for m in run.metrics if m.name in dict(HEADLINES[:2])):
+            _show(run, f"{what.model.id} on {', '.join(words)}", pages[0])
+        if not _measured(run):
             raise typer.Exit(1)
+
+
+def _measured(run: LoadedRun) -> bool:
+    """Say whether the headline judge gave either rate on any benchmark."""
+    rates, headline = dict(HEADLINES[:2]), run.spec.judges[0].name
+    own = (m for m in run.metrics if m.name in rates and m.judge == headline and m.slice == "all")
+    return any(m.value is not None for m in own)
 
 
 def _show(run: LoadedRun, title: str, page: Path) -> None:
@@ -120,14 +128,17 @@ def _checks(files: list[Path], judges: list[str]) -> tuple[Check, ...]:
     return found
 
 
-def _own(word: str, model: str, sampling: Sampling) -> Sampling:
+def _own(word: str, generator: PartSpec, sampling: Sampling) -> Sampling:
     """Return the sampling with the model's own settings; say on standard error which of them are not applied."""
-    from demur.errors import NotFound
+    from demur.errors import ConfigError, NotFound
     from demur.sampling import own_sampling
 
     if word != "model":
         raise NotFound("sampling", word, ("model",), where="--sampling")
-    found, left_out = own_sampling(model, sampling)
+    model = str(generator.settings.get("model") or ("organism" if generator.name == "local" else ""))
+    if not model:
+        raise ConfigError(f"--sampling model: generator {generator.name} names no model whose settings are known here")
+    found, left_out = own_sampling(model, sampling, revision=str(generator.settings.get("revision", "")))
     note = f"; not applied: {', '.join(left_out)}" if left_out else ""
     console(stderr=True).print(
         f"sampling as {model} says: temperature {found.temperature}, top_p {found.top_p}{note}", highlight=False

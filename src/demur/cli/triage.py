@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from demur.cli._console import MISSED, console, emit_json, progress, table
+from demur.types import DEFAULT_JUDGE
 
 if TYPE_CHECKING:
     from demur.triage import Triage
@@ -20,7 +21,7 @@ def register(app: typer.Typer) -> None:
     def triage(
         logs: list[Path] = typer.Argument(..., help="JSONL, CSV or TSV files: prompts with answers, or chat logs."),
         map_: str = typer.Option("", "--map", help="Columns, as in `prompt=input.text,response=output`."),
-        judge: str = typer.Option("", help="A part that finds refusals [default: keyword]"),
+        judge: str = typer.Option(DEFAULT_JUDGE, help="A part that finds refusals."),
         harm: str = typer.Option("", help="A part that says which refused prompts are harmful [default: none]"),
         labels: Path | None = typer.Option(None, help="A labelled queue [default: the one in --out]"),
         queue: int = typer.Option(200, min=1, help="Rows in the review queue."),
@@ -35,7 +36,7 @@ def register(app: typer.Typer) -> None:
 
         from demur.files import replace
         from demur.settings import build, parse_part, part_of
-        from demur.triage import JUDGE, Work, read_logs, redactor, remote
+        from demur.triage import Work, read_logs, redactor, remote
         from demur.triage import triage as look_through
         from demur.triage.page import render
         from demur.types import Judge, Part, to_json
@@ -45,7 +46,7 @@ def register(app: typer.Typer) -> None:
             return part_of("judges", judge), judge
 
         work = Work(
-            judge=made(judge or JUDGE),
+            judge=made(judge),
             harm=made(harm) if harm else None,
             redact=redactor(redact),
             queue=queue,

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from demur.addresses import is_loopback
 from demur.background import drain
 from demur.errors import ConfigError, Unavailable
 from demur.generators._chat import MalformedReplyError, Reading, line, read, usage_of
@@ -115,6 +116,8 @@ class Calls:
         """Whether it has answered with success."""
         self.gone = 0
         """Rows in a row that found no server."""
+        self.refused = 0
+        """Rows that were refused (403, 404) before any success."""
 
     async def answer(self, body: Mapping[str, Any], prompt: Prompt, sample: int, how: Reading) -> Response:
         """Return the row of one (prompt, sample), asking again where that may help.
@@ -132,7 +135,7 @@ class Calls:
                 self.gone = 0
                 return found
             last = found
-            await self._check(found, attempt)
+            await self._check(found, attempt, body["model"])
             if found.kind not in ("again", "unreachable"):
                 break
             if found.after > self.settings.longest_wait:
@@ -164,57 +167,72 @@ class Calls:
             self.heard = True
             reply = json.loads(raw.http_response.content)
             if isinstance(reply, Mapping) and reply.get("error"):
-                return self._hidden(by_status(_code(reply["error"]), reply, {}))
+                return by_status(_code(reply["error"]), reply, {}, key=self.key)
             response = read(reply, prompt, sample, how)
             self.served = True
             prompted, completed = usage_of(reply)
             self.settings.count(prompt_tokens=prompted, completion_tokens=completed)
         except Exception as error:  # whatever befalls one request is a row
-            found = failure(error, timeout=self.settings.timeout)
+            found = failure(error, timeout=self.settings.timeout, key=self.key)
             self.heard = self.heard or isinstance(error, MalformedReplyError) or found.text.startswith("HTTP ")
-            return self._hidden(found)
+            return found
         return response
 
-    def _hidden(self, found: Failure) -> Failure:
-        """Take the key out of what the server says."""
-        return dataclasses.replace(found, text=found.text.replace(self.key, "…")) if self.key else found
-
-    async def _check(self, found: Failure, attempt: int) -> None:
+    async def _check(self, found: Failure, attempt: int, model: str) -> None:
         """End the run where no other request would fare better."""
         url = self.settings.base_url
         if found.kind == "unreachable":
             if not self.heard and attempt >= min(_TRIES, self.settings.attempts):
                 raise Unavailable(f"no server answers at {url} ({found.text}); start it, or set base_url")
             self.gone += attempt == self.settings.attempts
-            if self.gone >= max(8, self.settings.concurrency):
+            if self.gone >= self._most():
                 raise Unavailable(f"the server at {url} has stopped answering ({found.text}); run again to go on")
         if found.kind == "unavailable":
             raise Unavailable(f"{url} serves this account no longer: {found.text}; run again to go on")
-        if found.kind == "config" and (not self.served or "HTTP 401" in found.text):
-            raise ConfigError(await asyncio.to_thread(self._refused, found))
+        if found.kind == "config":
+            raise ConfigError(self._refused(found))
+        if found.kind == "refused" and not self.served:
+            self.refused += 1
+            if "HTTP 404" in found.text:
+                await asyncio.to_thread(self._check_model, found, model)
+            if self.refused >= self._most():
+                raise ConfigError(self._refused(found))
+
+    def _most(self) -> int:
+        """Return after how many failures of one kind, and nothing else, a run is over."""
+        return max(8, self.settings.concurrency)
 
     def _refused(self, found: Failure) -> str:
-        """Return the line for a refused key, an unknown model, or an address without an API."""
+        """Return the line for a key that is refused."""
         url = self.settings.base_url
-        if "HTTP 404" not in found.text:
-            return f"generator http: {url} refused the key ({found.text}); api_key_env names the variable that holds it"
+        return f"generator http: {url} refused the key ({found.text}); api_key_env names the variable that holds it"
+
+    def _check_model(self, found: Failure, model: str) -> None:
+        """Raise ConfigError where the server does not have the model, or the address is that of no API."""
+        url = self.settings.base_url
         try:
             offered = served_models(url, self.key, self.settings.timeout)
         except (ConfigError, Unavailable):
-            return f"generator http: no OpenAI-compatible API at {url} ({found.text}); the address usually ends in /v1"
-        return f"generator http: {url} has no such model ({found.text}); model=… may be {', '.join(offered[:10])}"
+            advice = "the address usually ends in /v1"
+            raise ConfigError(f"generator http: no OpenAI-compatible API at {url} ({found.text}); {advice}") from None
+        if model not in offered:
+            named = ", ".join(offered[:10])
+            raise ConfigError(f"generator http: {url} has no such model ({found.text}); model=… may be {named}")
 
 
 def client_of(base_url: str, key: str) -> openai.AsyncOpenAI:
     """Return a client that leaves retries and the time for a reply to its caller.
 
     Where the address is plain http it neither loads certificates, which takes longer than many a request, nor
-    follows redirects.
+    follows redirects. Where it is this machine's own, no proxy of the environment stands between.
     """
     import openai
 
     plain, limit = base_url.startswith("http://"), openai.Timeout(None, connect=_CONNECT)
-    made = openai.DefaultAsyncHttpxClient(verify=False, follow_redirects=False, timeout=limit) if plain else None
+    how: dict[str, Any] = {"verify": False, "follow_redirects": False} if plain else {}
+    if is_loopback(base_url):
+        how["trust_env"] = False
+    made = openai.DefaultAsyncHttpxClient(**how, timeout=limit) if how else None
     return openai.AsyncOpenAI(base_url=base_url, api_key=key or "none", max_retries=0, timeout=limit, http_client=made)
 
 
@@ -244,10 +262,10 @@ def served_models(base_url: str, key: str, timeout: float) -> list[str]:
     except TimeoutError:
         raise Unavailable(f"{base_url} does not answer within {longest:g} s; start it, or set base_url") from None
     except openai.APIConnectionError as error:
-        cause = line(error.__cause__ or error)
+        cause = line(error.__cause__ or error, key)
         raise Unavailable(f"no server answers at {base_url} ({cause}); start it, or set base_url") from None
     except (openai.OpenAIError, AttributeError, TypeError, ValueError) as error:
-        raise ConfigError(f"{base_url} does not list its models ({line(error)}); set model=…") from None
+        raise ConfigError(f"{base_url} does not list its models ({line(error, key)}); set model=…") from None
 
 
 def _code(error: Any) -> int:

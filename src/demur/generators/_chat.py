@@ -7,13 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from demur.finishes import finish_of
 from demur.reasoning import split
 from demur.types import Finish, Prompt, Response, Sampling
 
-_FILTERS = ("content_filter", "refusal", "safety", "sensitive", "prohibited_content")
-"""Reasons to stop with which a server says that it, and not the model, ended the answer."""
-_LENGTHS = ("length", "max_tokens", "model_length")
-_ABORTS = ("error", "abort", "aborted", "cancelled")
 _MOST = 200
 
 
@@ -65,24 +62,27 @@ def read(reply: Any, prompt: Prompt, sample: int, how: Reading) -> Response:
     """Return the answer that a reply holds; a refusal by the system around the model is `filtered`.
 
     Raises:
-        MalformedReplyError: where the reply holds no choice, no message, or says that it was broken off.
+        MalformedReplyError: where the reply holds no choice, no message, no reason to stop, or says that it was broken
+            off.
     """
     choice, message = _choice(reply)
     reasons = [choice.get("finish_reason"), choice.get("stop_reason"), reply.get("stop_reason")]
     stopped = [str(reason).lower() for reason in reasons if isinstance(reason, str)]
-    if stopped and stopped[0] in _ABORTS:
+    if stopped and finish_of(stopped[0]) == "error":
         raise MalformedReplyError(f"the server broke off (finish_reason {stopped[0]})")
     content, thought = _texts(message)
-    by = next((reason for reason in stopped if reason in _FILTERS), "")
+    by = next((reason for reason in stopped if finish_of(reason) == "filtered"), "")
     refusal = message.get("refusal")
     if not by and isinstance(refusal, str) and refusal and not content:
         by, content = "message.refusal", refusal
+    elif not stopped:
+        raise MalformedReplyError("the reply does not say why it ended (finish_reason null)")
     elif content and not content.startswith(how.prefill):
         content = how.prefill + content
     found = split(content, is_open=how.opened and not thought and not how.prefill, markers=how.markers)
     reasoning = "\n\n".join(filter(None, [thought, found.reasoning]))
     silent = not found.finished or (bool(reasoning) and not found.answer)
-    finish: Finish = "length" if silent or (stopped and stopped[0] in _LENGTHS) else "stop"
+    finish: Finish = "length" if silent or (stopped and finish_of(stopped[0]) == "length") else "stop"
     return Response(
         prompt_id=prompt.id,
         sample=sample,
@@ -104,9 +104,10 @@ def usage_of(reply: Any) -> tuple[int, int]:
     return first, second
 
 
-def line(text: object) -> str:
-    """Return a text as one short line."""
-    return " ".join(str(text).split())[:_MOST]
+def line(text: object, key: str = "") -> str:
+    """Return a text as one short line, without the key that it may repeat."""
+    whole = " ".join(str(text).split())
+    return (whole.replace(key, "…") if key else whole)[:_MOST]
 
 
 def _choice(reply: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

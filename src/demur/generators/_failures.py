@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from demur.generators._chat import MalformedReplyError, line
 
-Kind = Literal["again", "row", "filtered", "unreachable", "config", "unavailable"]
+Kind = Literal["again", "row", "filtered", "unreachable", "refused", "config", "unavailable"]
 
 _FILTER_CODES = {
     "content_filter", "content_policy_violation", "contentpolicyviolation", "data_inspection_failed",
@@ -28,39 +28,41 @@ class Failure:
     """One failed attempt."""
 
     kind: Kind
-    """`again` may be tried once more, `row` and `filtered` end the row, the others end the whole run."""
+    """`again` may be tried once more; `row` and `filtered` end the row; `refused` ends the row, and the run where
+    nothing else comes; the others end the whole run."""
     text: str
     """One short line."""
     after: float = 0.0
     """Seconds that the server asked to wait."""
 
 
-def failure(error: Exception, *, timeout: float) -> Failure:
+def failure(error: Exception, *, timeout: float, key: str = "") -> Failure:
     """Say what an attempt's error means.
 
     Args:
         error: raised by the client, or a `MalformedReplyError`.
         timeout: seconds that a request may take, for the message.
+        key: the key, which the message must not hold.
     """
     import openai
 
     if isinstance(error, openai.APIConnectionError) and type(error.__cause__).__name__ in _NO_SERVER:
-        return Failure(kind="unreachable", text=f"{type(error.__cause__).__name__}: {line(error.__cause__)}")
+        return Failure(kind="unreachable", text=f"{type(error.__cause__).__name__}: {line(error.__cause__, key)}")
     if isinstance(error, openai.APITimeoutError | TimeoutError):
         return Failure(kind="again", text=f"no reply within {timeout:g} s")
     if isinstance(error, openai.APIStatusError):
-        return by_status(error.status_code, error.body, error.response.headers, error.response.text)
+        return by_status(error.status_code, error.body, error.response.headers, error.response.text, key)
     if isinstance(error, openai.APIConnectionError):
         cause = error.__cause__ or error
-        return Failure(kind="again", text=f"{type(cause).__name__}: {line(cause) or 'connection cut'}")
+        return Failure(kind="again", text=f"{type(cause).__name__}: {line(cause, key) or 'connection cut'}")
     if isinstance(error, MalformedReplyError):
-        return Failure(kind="again", text=line(error))
+        return Failure(kind="again", text=line(error, key))
     if isinstance(error, ValueError) and not isinstance(error, UnicodeEncodeError):
-        return Failure(kind="again", text=f"malformed reply: {line(error)}")
-    return Failure(kind="row", text=f"{type(error).__name__}: {line(error)}")
+        return Failure(kind="again", text=f"malformed reply: {line(error, key)}")
+    return Failure(kind="row", text=f"{type(error).__name__}: {line(error, key)}")
 
 
-def by_status(status: int, body: Any, headers: Mapping[str, str], raw: str = "") -> Failure:
+def by_status(status: int, body: Any, headers: Mapping[str, str], raw: str = "", key: str = "") -> Failure:
     """Say what a reply with an error status means.
 
     Args:
@@ -68,13 +70,14 @@ def by_status(status: int, body: Any, headers: Mapping[str, str], raw: str = "")
         body: the reply's `error` object, or the whole reply.
         headers: of the reply.
         raw: the reply as text, where it is no JSON.
+        key: the key, which the message must not hold.
     """
     error = body.get("error", body) if isinstance(body, Mapping) else {}
     error = error if isinstance(error, Mapping) else {"message": error}
     inner = error.get("innererror")
     named = [error.get("code"), error.get("type"), inner.get("code") if isinstance(inner, Mapping) else ""]
     codes = {str(code).lower() for code in named if code}
-    text = f"HTTP {status}: {line(error.get('message') or raw or 'no message')}"
+    text = f"HTTP {status}: {line(error.get('message') or raw or 'no message', key)}"
     if taken := sorted(codes & _FILTER_CODES) or (["moderation"] if status == 403 and _moderated(error) else []):
         return Failure(kind="filtered", text=f"HTTP {status}: {taken[0]}")
     if status == 401:
@@ -82,7 +85,7 @@ def by_status(status: int, body: Any, headers: Mapping[str, str], raw: str = "")
     if status == 402 or codes & _SPENT:
         return Failure(kind="unavailable", text=text)
     if status in (403, 404):
-        return Failure(kind="config", text=text)
+        return Failure(kind="refused", text=text)
     if status in _TRY_AGAIN or status >= 500:
         return Failure(kind="again", text=text, after=asked_wait(headers))
     return Failure(kind="row", text=text)

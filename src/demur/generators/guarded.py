@@ -14,6 +14,9 @@ from demur.types import Generator, Item, Judge, ModelRef, Prompt, Response, Samp
 BLOCKED = "guard: "
 """How `error` begins on rows that a guard blocked; its name follows."""
 
+BATCH = 256
+"""Prompts that the guard judges before the generator answers those that pass: what a killed run judges again."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guarded:
@@ -50,22 +53,28 @@ class Guarded:
         usage = getattr(self.generator, "usage", None)
         return usage() if usage else None
 
+    @property
+    def spent(self) -> Any:
+        """What the guard has asked for so far (requests, tokens, cost), None where it does not count."""
+        return getattr(self.guard, "spent", None)
+
     def __call__(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Response]:
-        """Give one response per (prompt, sample): first those that are stopped here, then the generator's.
+        """Give one response per (prompt, sample): of each batch those that are stopped here, then the generator's.
 
         Raises:
             ConfigError, Unavailable: when the guard or the generator cannot work at all.
         """
-        passed = []
-        for prompt, stopped in zip(prompts, self._decisions(prompts), strict=True):
-            if stopped is None:
-                passed.append(prompt)
-                continue
-            finish, error = stopped
-            for sample in range(sampling.samples):
-                yield Response(prompt_id=prompt.id, sample=sample, text="", finish=finish, error=error)
-        if passed:
-            yield from self.generator(passed, sampling)
+        for start in range(0, len(prompts), BATCH):
+            batch, passed = prompts[start : start + BATCH], []
+            for prompt, stopped in zip(batch, self._decisions(batch), strict=True):
+                if stopped is None:
+                    passed.append(prompt)
+                    continue
+                finish, error = stopped
+                for sample in range(sampling.samples):
+                    yield Response(prompt_id=prompt.id, sample=sample, text="", finish=finish, error=error)
+            if passed:
+                yield from self.generator(passed, sampling)
 
     def _decisions(self, prompts: Sequence[Prompt]) -> Iterator[tuple[Literal["filtered", "error"], str] | None]:
         """Yield, for each prompt, how it is stopped, or None where it passes."""

@@ -43,6 +43,9 @@ class Http(Counted):
     """Address of the API; it usually ends in /v1."""
     model: str = ""
     """Name of the model as the server knows it; empty: the only one that it serves."""
+    revision: str = ""
+    """Which weights are served, in your own words (a commit, a date): change it when they change. Answers are kept in
+    the cache only where it is given."""
     api_key_env: str = ""
     """Name of the environment variable that holds the key; empty: no key is sent."""
     concurrency: int = 32
@@ -101,7 +104,7 @@ class Http(Counted):
             ConfigError: where the server serves several models.
             Unavailable: where it cannot be reached.
         """
-        return ModelRef(id=self._model())
+        return ModelRef(id=self._model(), revision=self.revision)
 
     def __call__(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Response]:
         """Give one response per (prompt, sample), each as soon as it is there.

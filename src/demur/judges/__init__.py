@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
-from demur.errors import ConfigError, Unavailable
+from demur.errors import ConfigError, Unavailable, one_line
 from demur.types import Item, Judge, Response, Verdict
 
 __all__ = ["apply", "screen"]
@@ -76,7 +76,8 @@ def _judged(judge: Judge, name: str, items: Sequence[Item]) -> list[list[Verdict
         raise
     except Exception as error:
         if len(items) == 1:
-            return [_unscored(judge, name, items[0], f"judge: {_line(error)}")]
+            said = str(error) if isinstance(error, _BadReplyError) else one_line(error)
+            return [_unscored(judge, name, items[0], f"judge: {said}")]
     return [verdicts for item in items for verdicts in _judged(judge, name, [item])]
 
 
@@ -103,13 +104,6 @@ def _unscored(judge: Judge, name: str, item: Item, reason: str) -> list[Verdict]
         Verdict(prompt_id=prompt_id, sample=sample, judge=name, question=question, unscored=reason)
         for question in judge.questions
     ]
-
-
-def _line(error: Exception) -> str:
-    """Return one short line that names the error."""
-    if isinstance(error, _BadReplyError):
-        return str(error)
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 class _BadReplyError(Exception):

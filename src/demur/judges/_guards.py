@@ -73,8 +73,20 @@ class Format:
 def request(form: Format, item: Item, *, answer: bool, limit: int) -> Request:
     """Return what to send to judge the answer, or the request alone."""
     texts = (item.prompt.text, item.response.text if answer else "")
-    asked, given = (shorten(clean(text), limit) for text in texts)
+    asked, given = (shorten(plain(text), limit) for text in texts)
     return form.build(asked, given, item, answer)
+
+
+_TOKENS = re.compile(
+    r"<(?=\||/?(?:s|bos|eos|start_of_turn|end_of_turn)>|</?SYS>>)|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS)\])",
+    re.IGNORECASE,
+)
+"""Where a token that ends a turn or begins another one would start in the templates of chat models."""
+
+
+def plain(text: str) -> str:
+    """Return a text to be judged, its role tokens broken by a space, so that it cannot end its own turn."""
+    return _TOKENS.sub(lambda found: f"{found[0]} ", clean(text))
 
 
 def _wildguard(asked: str, given: str, item: Item, answer: bool) -> Request:
@@ -87,9 +99,10 @@ def _polyguard(asked: str, given: str, item: Item, answer: bool) -> Request:
 
 
 def _conversation(asked: str, given: str, item: Item, answer: bool) -> Request:
+    history = tuple((role, plain(text)) for role, text in item.prompt.history)
     if not answer:
-        return Request(text=asked, history=item.prompt.history)
-    return Request(text=given, history=(*item.prompt.history, ("user", asked)), last="assistant")
+        return Request(text=asked, history=history)
+    return Request(text=given, history=(*history, ("user", asked)), last="assistant")
 
 
 def _lines(reply: str, name: str, allowed: str) -> str:

@@ -12,7 +12,7 @@ from demur.judges import _asking, _guards
 from demur.judges._asking import Spent
 from demur.types import Generator, Item, Question, Response, Sampling, Verdict
 
-_VERSION = "1"
+_VERSION = "2"
 """Raised when a guard would be asked or read differently."""
 
 
@@ -27,8 +27,10 @@ class Guard:
 
     Llama Guard and Qwen3Guard wrap the conversation in their own chat template, the judged message last, so the
     generator must be able to end with the assistant's message (its class says `assistant_last = True`). WildGuard
-    has no template: serve it with one that passes text through. Where prompt_harm is the only question asked, the
-    answer is not shown. Deterministic as far as the generator is (greedy). `spent` tells requests, tokens and cost.
+    has no template: serve it with one that passes text through. It and PolyGuard are shown the last request alone;
+    where there were earlier turns, `reason` says so. Role tokens inside judged texts are broken by a space. Where
+    prompt_harm is the only question asked, the answer is not shown. Deterministic as far as the generator is (greedy).
+    `spent` tells requests, tokens and cost.
     """
 
     generator: Generator
@@ -99,12 +101,16 @@ class Guard:
 
     def _verdicts(self, item: Item, call: tuple[Question, ...], reply: Response) -> Iterator[Verdict]:
         why = _asking.failure(reply)
-        labels = {} if why else _guards.FORMATS[self.format].parse(reply.text, call)
+        form = _guards.FORMATS[self.format]
+        labels = {} if why else form.parse(reply.text, call)
+        unseen = bool(item.prompt.history) and not form.chat
         for question in call:
             label, reason = labels.get(question, ("", why))
             if label == "controversial":
                 label = "" if self.controversial == "unscored" else self.controversial
                 reason = reason if label else f"judge: {reason}"
+            if label and unseen:
+                reason += " (earlier turns not shown)"
             yield Verdict(
                 prompt_id=item.prompt.id,
                 sample=item.response.sample,

@@ -9,35 +9,31 @@ judge elsewhere is redacted first.
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from demur import judges as judging
 from demur import registry
+from demur.addresses import host, is_loopback
 from demur.errors import ConfigError
 from demur.files import RowWriter, fingerprint, read_lines, write_json
 from demur.measure import Progress
-from demur.metrics import Outcome, outcomes
+from demur.metrics import REFUSED, Outcome, outcomes
 from demur.triage import groups, queue
 from demur.triage.estimate import Estimate, Stratum, over_refusals
 from demur.triage.logs import Logs, read_logs
 from demur.triage.redact import Redactor, redactor
 from demur.types import Item, Judge, Part, Question, Verdict, from_json, to_json
 
-__all__ = ["JUDGE", "Estimate", "Stratum", "Triage", "Work", "read_logs", "redactor", "remote", "triage", "works_at"]
+__all__ = ["Estimate", "Stratum", "Triage", "Work", "read_logs", "redactor", "remote", "triage", "works_at"]
 
-JUDGE = "classifier"
-"""The judge that finds refusals where none is named."""
 
 QUEUE = 200
 """Rows in the review queue."""
 
-REFUSED = ("refusal", "partial_refusal", "filtered")
 EXAMPLES = 3
 """Prompts shown of each group, redacted."""
 
@@ -139,9 +135,23 @@ def remote(part: Part) -> tuple[str, ...]:
 
 def works_at(part: Part) -> str:
     """Say where a judge works: `this machine`, addresses, or that a file of the user's own decides."""
-    if registry.is_path(part.name):
+    if any(registry.is_path(name) for name in _names({"name": part.name, **part.settings})):
         return "a file of your own: what it sends is up to it"
     return ", ".join(remote(part)) or "this machine"
+
+
+def _names(settings: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the name of a part and of all parts inside it."""
+    if isinstance(name := settings.get("name"), str):
+        yield name
+    for inner in _tables(settings):
+        yield from _names(inner)
+
+
+def _tables(settings: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield the tables among settings: the parts inside a part."""
+    for value in settings.values():
+        yield from (v for v in (value if isinstance(value, list | tuple) else (value,)) if isinstance(v, Mapping))
 
 
 def _addresses(settings: Mapping[str, Any]) -> Iterator[str]:
@@ -149,20 +159,10 @@ def _addresses(settings: Mapping[str, Any]) -> Iterator[str]:
     if settings.get("name") == "http" and not any(settings[key] for key in named):
         yield "its server's default address"
     for key, value in settings.items():
-        if key in named and isinstance(value, str) and value and not _here(value):
-            yield urlsplit(value if "//" in value else f"//{value}").netloc or value
-        for inner in value if isinstance(value, list | tuple) else (value,):
-            if isinstance(inner, Mapping):
-                yield from _addresses(inner)
-
-
-def _here(url: str) -> bool:
-    """Say whether an address is this machine's own."""
-    host = urlsplit(url if "//" in url else f"//{url}").hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+        if key in named and isinstance(value, str) and value and not is_loopback(value):
+            yield host(value)
+    for inner in _tables(settings):
+        yield from _addresses(inner)
 
 
 def _verdicts(

@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from demur.errors import ConfigError, DataError
+from demur.files import TABLES
+from demur.finishes import finish_of
+from demur.reasoning import split
 from demur.types import Finish, Item, Prompt, Response, Turns
 
 COLUMNS = ("prompt", "response", "system", "language", "finish")
@@ -24,20 +27,6 @@ COLUMNS = ("prompt", "response", "system", "language", "finish")
 
 PROMPTS = ("prompt", "question", "instruction", "input", "query", "request", "user", "text")
 RESPONSES = ("response", "answer", "completion", "output", "reply", "assistant", "generation")
-FINISHES: Mapping[str, Finish] = {
-    "stop": "stop",
-    "end_turn": "stop",
-    "length": "length",
-    "max_tokens": "length",
-    "content_filter": "filtered",
-    "filtered": "filtered",
-    "refusal": "filtered",
-    "error": "error",
-}
-"""What servers call the end of an answer; anything else is `stop`."""
-
-_FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv"}
-_CLOSE = "</think>"
 
 
 class Skipped(NamedTuple):
@@ -108,9 +97,9 @@ def _lines(path: Path) -> Iterator[tuple[int, Any]]:
     """Yield (line number, value); what is no JSON comes as the error."""
     if not path.is_file():
         raise ConfigError(f"no log file {str(path)!r}; give JSONL, CSV or TSV files")
-    kind = _FORMATS.get(path.suffix.lower())
+    kind = TABLES.get(path.suffix.lower())
     if kind is None:
-        raise ConfigError(f"log file {path.name!r} ends in none of {', '.join(_FORMATS)}; rename or convert it")
+        raise ConfigError(f"log file {path.name!r} ends in none of {', '.join(TABLES)}; rename or convert it")
     with path.open(encoding="utf-8-sig", errors="replace", newline="" if kind != "jsonl" else None) as file:
         if kind != "jsonl":
             csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
@@ -140,7 +129,7 @@ def _item(raw: Any, columns: Mapping[str, str], where: str) -> Item:
         raise _NoRowError("no prompt: the last turn before the answer is no text of a user")
     finish = answer.finish
     if "finish" in columns:
-        finish = FINISHES.get(str(_at(raw, columns["finish"])), "stop")
+        finish = finish_of(_at(raw, columns["finish"]))
     language = str(_at(raw, columns["language"]) or "") if "language" in columns else ""
     prompt = Prompt(
         id=where,
@@ -151,9 +140,11 @@ def _item(raw: Any, columns: Mapping[str, str], where: str) -> Item:
         system=system or None,
         history=spoken[:-1],
     )
-    text = answer.text.rpartition(_CLOSE)[2].strip() if _CLOSE in answer.text else answer.text
+    found = split(answer.text)
+    if not found.finished and finish == "stop":
+        finish = "length"
     error = "the log holds no answer" if finish == "error" else ""
-    return Item(prompt, Response(prompt_id=where, text=text, finish=finish, error=error))
+    return Item(prompt, Response(prompt_id=where, text=found.answer, finish=finish, error=error))
 
 
 def _mapped(raw: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[Turns, _Answer]:
@@ -205,10 +196,10 @@ def _reply(value: Any) -> _Answer | None:
         inner = choice.get("message")
         message = inner if isinstance(inner, Mapping) else choice
         text, refusal = _text(message.get("content", message.get("text"))), _text(message.get("refusal"))
-        finish = FINISHES.get(str(choice.get("finish_reason")), "stop")
+        finish = finish_of(choice.get("finish_reason"))
         return _Answer(refusal, "filtered") if refusal and not text else _Answer(text, finish)
     if "stop_reason" in value:
-        return _Answer(_text(value.get("content")), FINISHES.get(str(value["stop_reason"]), "stop"))
+        return _Answer(_text(value.get("content")), finish_of(value["stop_reason"]))
     if value.get("role") == "assistant":
         return _Answer(_text(value.get("content")))
     return None

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from demur.errors import DataError
-from demur.types import Prompt
+from demur.types import ATTACK, Prompt
 from demur.world import phrases
 from demur.world.combos import SPLITS, Combo
 from demur.world.items import SORT_OF, TEMPLATES, Case, cause_of, check, members, render
@@ -70,7 +70,7 @@ def attack(name: str, prompt: Prompt) -> Prompt:
         prompt,
         id="/".join((*start, language, f"{family}-{name}", number)),
         text=phrases.WRAPPERS[name][prompt.language].format(q=prompt.text),
-        category=f"attack-{name}",
+        category=f"{ATTACK}{name}",
         pair="",
         meta=meta,
     )
