@@ -196,6 +196,40 @@ def test_rows_in_groups_are_resampled_together() -> None:
     assert found.high > alone.add("compliance", 0).rows(CHECK)["over_refusal_rate_corrected", "all"].low
 
 
+def test_a_fault_never_narrows_the_interval_of_rows_in_groups() -> None:
+    weak = Counts(tp=50, fn=50, fp=4, tn=96)
+    check = Check(judge="j", source="s", classes={"comply": weak, "refuse": weak})
+
+    def answered(faults: int):
+        run = Run()
+        for i in range(80):
+            run.add("length" if i < faults else "compliance", 1, group=f"g{i // 2}")
+        return run.rows(check)["answered_rate_corrected", "all"]
+
+    whole, torn = answered(0), answered(1)
+    assert (whole.interval, torn.interval) == ("rogan-gladen-jeffreys", "rogan-gladen-bootstrap")
+    assert torn.low <= whole.low + 0.01 < 0.99
+
+
+def test_the_estimate_never_leaves_its_interval() -> None:
+    few, run, checks = Counts(tp=12, fn=0, fp=0, tn=1e6), Run(), []
+    for language in ("en", "ko", "th", "de", "fr", "hi", "es", "it"):
+        checks.append(Check(judge="j", source="s", languages=(language,), classes={"comply": few}))
+        for i in range(400):
+            run.add("refusal" if i % 2 else "compliance", 1, group=f"{language}{i // 2}", language=language)
+        run.add("compliance", 1, group=f"{language}0", language=language)
+    found = run.rows(*checks)["over_refusal_rate_corrected", "all"]
+    assert found.interval == "rogan-gladen-bootstrap"
+    assert found.low <= found.value <= found.high
+
+
+@pytest.mark.slow
+def test_intervals_of_rows_in_groups_cover() -> None:
+    made = simulation()
+    for clusters in made.clusters():
+        assert made.simulate_clusters(clusters, 400, seed=7) == pytest.approx(0.95, abs=0.045), clusters
+
+
 def test_languages_and_styles_without_a_check_have_no_corrected_rate() -> None:
     run = (
         Run()
