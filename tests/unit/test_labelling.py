@@ -248,12 +248,14 @@ def test_a_check_of_an_edited_models_answers_speaks_for_that_style(tmp_path: Pat
 
 def test_labels_outlive_a_run_that_starts_anew(tmp_path: Path) -> None:
     path = run(tmp_path / "r")
-    labelled_right(path, n=8)
+    labelled_right(path, n=60)
     loaded = RunFolder.load(path)
+    labelling.keep_checks(loaded)
     with RunFolder(path).open(loaded.spec, loaded.prompts, overwrite=True):
         pass
     assert (path / "labels.jsonl").is_file()
     assert not (path / "checks.json").is_file()
+    assert not (path / "check.json").is_file()  # else another model's rates are corrected by this one's labels
     fresh = tmp_path / "fresh"
     fresh.mkdir()
     (fresh / "check.json").write_text("[]")
