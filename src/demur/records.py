@@ -60,8 +60,8 @@ RUN, PROMPTS, RESPONSES, VERDICTS = "run.json", "prompts.jsonl", "responses.json
 METRICS, TIMINGS = "metrics.json", "timings.jsonl"
 FILES = (RUN, PROMPTS, RESPONSES, VERDICTS, METRICS, TIMINGS)
 CHECKS, CHECK, LABELS = "checks.json", "check.json", "labels.jsonl"
-"""Which judges are validated; a check on this run's own answers, which goes with them; labels by people, which are never
-removed (each is tied to the text of its answer)."""
+"""Which judges are validated; a check on this run's own answers, which goes with them; labels by people, each tied to
+the text of its answer, which are never removed."""
 FORMAT = "demur run 1"
 
 
