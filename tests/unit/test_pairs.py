@@ -87,6 +87,19 @@ def test_without_twins_there_is_no_pair_accuracy() -> None:
     assert run.values()["held_rate_lenient"] is None
 
 
+def test_a_pair_is_a_prompt_that_deserves_an_answer_and_one_that_does_not() -> None:
+    run = Run()
+    safe, harmful, open_ = run.add("compliance"), run.add("refusal", "refuse"), run.add("refusal", "contested")
+    run.add("compliance", pair=safe)
+    run.add("refusal", "refuse", pair=harmful)
+    run.add("compliance", pair=open_)
+    run.add("compliance", "contested", pair=harmful)
+    assert "pair_accuracy" not in run.values()
+    run.add("compliance", pair=harmful)
+    found = run.found()["pair_accuracy", "all"]
+    assert (found.value, found.n) == (1.0, 1)
+
+
 def test_lenient_and_strict_by_hand() -> None:
     run = Run()
     for expected in ("comply", "refuse"):
