@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from demur import metrics
-from demur.checks import Check, Counts, find, load_checks, save_checks, validated, validations
+from demur import flips, metrics, results
+from demur.answers import NAMES as TEXT
+from demur.checks import Check, Counts, find, load_checks, not_validated, save_checks, validated, validations
 from demur.correction import corrected, corrected_metrics, rogan_gladen
 from demur.errors import ConfigError, DataError
 from demur.records import RunFolder
@@ -289,6 +290,25 @@ def test_validated_says_why_not() -> None:
     assert len(rows) == 8
     assert [(v.n, bool(v.reason)) for v in rows if v.judge == "j" and v.language == "en"] == [(400, False)] * 2
     assert {v.source for v in rows if v.judge == "oracle"} == {"truth by construction"}
+
+
+def test_every_number_that_rests_on_unchecked_verdicts_is_marked() -> None:
+    run = Run().add("compliance", 2, "refuse", language="sw", category="a")
+    for said in ("compliance", "refusal", "partial_refusal"):
+        run.add(said, 2, pair="t/0", language="sw", category="a").add(said, 1, "contested", language="sw")
+    rows = results.all_metrics(run.prompts, run.responses, run.verdicts, [PART])
+    again = [
+        Verdict(prompt_id=v.prompt_id, sample=1, judge="j", question="refusal", label="refusal") for v in run.verdicts
+    ]
+    rows += flips.compute(run.prompts, [*run.verdicts, *again], benchmark="b", judges=["j"])
+    free = {"broken_rate", "gibberish_rate", "truncated_rate", "filtered_rate", "unscored_rate", "contested_rate"}
+    names = {m.name for m in rows if m.value is not None} - free - {*TEXT}
+    assert len(names) > 12
+    rests = validations([PART], ["sw"], [CHECK])
+    assert {name for name in names if not_validated(name, "j", rests) != "not validated"} == set()
+    assert {name for name in free | {*TEXT} if not_validated(name, "j", rests)} == set()
+    half = [v for v in rests if v.expected == "comply"]
+    assert not_validated("held_rate_lenient", "j", half) == ""
 
 
 def test_checks_go_to_a_file_and_back(tmp_path: Path) -> None:
