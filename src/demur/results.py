@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from demur import answers, correction, flips, metrics, pairs
@@ -91,7 +92,7 @@ def all_metrics(
     rows: list[Metric] = []
     attacked = any(p.category.startswith("attack-") for p in prompts)
     for label in labels if len(labels) == 1 or attacked else [POOLED, *labels]:
-        own = [p for p in prompts if label == POOLED or p.get(LABEL) == label]
+        own = _apart(prompts) if label == POOLED else [p for p in prompts if p.get(LABEL) == label]
         ids = {p.id for p in own}
         data = own, [r for r in responses if r.prompt_id in ids], [v for v in verdicts if v.prompt_id in ids]
         found = metrics.compute(*data, benchmark=label, judges=names)
@@ -102,3 +103,13 @@ def all_metrics(
             found += flips.compute(own, data[2], benchmark=label, judges=names)
         rows += sorted(found, key=lambda m: names.index(m.judge))
     return rows
+
+
+def _apart(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """Return prompts whose groups bear their source's name: two sources may each have a group `0`.
+
+    A prompt without a group goes with its twin, of whatever source that is.
+    """
+    sources = {p.id: p.source for p in prompts}
+    homes = [p.source if p.group else sources.get(p.pair, p.source) for p in prompts]
+    return [replace(p, group=f"{home}/{p.cluster}") for p, home in zip(prompts, homes, strict=True)]
