@@ -210,7 +210,7 @@ def prompts_beside(path: Path) -> list[Prompt]:
                     text=text,
                     expected=CLASSES.get(word.casefold()),
                     category=str(values.get("category") or ""),
-                    language=str(values.get("language") or "en"),
+                    language=str(values.get("language") or ""),
                     source=name,
                 )
             )

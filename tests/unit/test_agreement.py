@@ -147,6 +147,21 @@ def test_slices_and_the_guess_by_class_alone() -> None:
     assert judged(rows_of(("compliance", "compliance", 2)))["all"].baseline is None
 
 
+def test_a_language_that_no_file_names_stays_unnamed(tmp_path: Path) -> None:
+    (tmp_path / "s.jsonl").write_text(
+        json.dumps({"prompt": "one", "label": "benign"})
+        + "\n"
+        + json.dumps({"prompt": "two", "label": "benign", "language": "ko"})
+    )
+    answers = tmp_path / "s.responses.jsonl"
+    rows_ = [{"prompt": p, "response": "x", "label": "compliance"} for p in ("one", "two")]
+    answers.write_text("".join(json.dumps(row) + "\n" for row in rows_))
+    found = with_prompts(read_labelled(answers), prompts_beside(answers))
+    assert [row.language for row in found.rows] == ["", "ko"]
+    told = with_prompts(read_labelled(answers, Reading(language="th")), prompts_beside(answers))
+    assert [row.language for row in told.rows] == ["th", "th"]
+
+
 def test_an_answer_that_several_people_labelled_is_judged_once() -> None:
     calls = []
 
