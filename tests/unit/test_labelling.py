@@ -8,6 +8,7 @@ import io
 import json
 import random
 import sys
+import unicodedata
 from collections import Counter
 from pathlib import Path
 from unittest import mock
@@ -16,6 +17,7 @@ import pytest
 
 from demur import cli, labelling
 from demur.checks import load_checks
+from demur.cli import _console
 from demur.cli._labelling import session
 from demur.errors import ConfigError, DataError
 from demur.records import LoadedRun, RunFolder
@@ -331,3 +333,40 @@ def test_on_a_terminal_single_keys_are_read(tmp_path: Path) -> None:
         given = session(tasks)
     assert given == 1
     assert [r["label"] for r in rows(path)] == ["refusal"]
+
+
+def test_an_answer_under_test_does_not_drive_the_terminal(tmp_path: Path) -> None:
+    path = run(tmp_path / "r")
+    (task, *_) = labelling.plan(labelling.arms(path), n=8)
+    nasty = "first\tline\nsecond \x1b[2J\x1b]0;title\x07\x9b31m\r\x7f\x08 end"
+    evil = dataclasses.replace(
+        task,
+        prompt=dataclasses.replace(task.prompt, expected="comply", text=nasty),
+        response=dataclasses.replace(task.response, text=nasty),
+    )
+    shown = io.StringIO()
+    with mock.patch.object(sys, "stdin", io.StringIO("q\n")), contextlib.redirect_stdout(shown):
+        session([evil])
+    assert {c for c in shown.getvalue() if unicodedata.category(c) == "Cc"} <= {"\n", "\t"}
+    assert shown.getvalue().count("second") == 2
+    assert "first" in shown.getvalue()
+
+
+def test_neither_chat_nor_tables_nor_errors_pass_control_characters_on() -> None:
+    out, errors = io.StringIO(), io.StringIO()
+    talk = mock.Mock(title="t", hint="", say=lambda text: f"\x1b[2J{text}\x9b1m")
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+        with (
+            mock.patch.dict(sys.modules, {"demur.chat": mock.Mock(Conversation=lambda **_: talk)}),
+            mock.patch.object(sys, "argv", ["demur", "chat"]),
+            mock.patch("builtins.input", side_effect=["hello", ""]),
+            contextlib.suppress(SystemExit),
+        ):
+            cli.main()
+        _console.table("t", ("a",), [["cell \x1b[31m"]])
+        _console.fail("server said \x1b]0;x\x07")
+        _console.warn("server said \x1b]0;x\x07")
+    assert "hello" in out.getvalue()
+    assert "cell" in out.getvalue()
+    assert "server said" in errors.getvalue()
+    assert not {c for c in out.getvalue() + errors.getvalue() if unicodedata.category(c) == "Cc"} - {"\n"}
