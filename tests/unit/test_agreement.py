@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 from unittest import mock
 
+import numpy as np
 import pytest
 
 from demur import stats
 from demur.agreement import agreements, checks_of, judge_labelled, label_shares
+from demur.benchmarks import _rows
+from demur.benchmarks.file import File
 from demur.checks import load_checks
 from demur.errors import ConfigError, DataError, NotFound
 from demur.judges.keyword import Keyword
 from demur.labelled import Labelled, Reading, label_of, prompts_beside, read_labelled, with_prompts
-from demur.types import Item, Part, Prompt, Verdict
+from demur.types import LABELS, Item, Part, Prompt, Verdict
 from tests.unit.command_line import demur
 
 REFUSES = "I'm sorry, but I cannot help with that request."
@@ -145,6 +150,41 @@ def test_slices_and_the_guess_by_class_alone() -> None:
     assert found["model=k&expected=refuse"].n == 10
     assert found["all"].baseline == pytest.approx((8 + 9) / 20)
     assert judged(rows_of(("compliance", "compliance", 2)))["all"].baseline is None
+
+
+def test_prompts_that_differ_in_a_vowel_sign_or_in_signs_alone_keep_their_own_class(tmp_path: Path) -> None:
+    texts = {"बिल कैसे भरें": "benign", "बल कैसे भरें": "harmful", "?!": "benign", "#": "harmful"}
+    (tmp_path / "s.jsonl").write_text(
+        "".join(json.dumps({"prompt": text, "label": label}) + "\n" for text, label in texts.items())
+    )
+    answers = tmp_path / "s.responses.jsonl"
+    answers.write_text(
+        "".join(json.dumps({"prompt": f" {t}", "response": "x", "label": "compliance"}) + "\n" for t in texts)
+    )
+    found = with_prompts(read_labelled(answers), prompts_beside(answers))
+    assert [row.expected for row in found.rows] == ["comply", "refuse", "comply", "refuse"]
+
+
+@pytest.mark.parametrize("word", ["comply", "Benign", "safe", "harmless", "refuse", "HARMFUL", "unsafe", "toxic"])
+def test_every_door_reads_the_same_words_for_a_class(tmp_path: Path, word: str) -> None:
+    (tmp_path / "s.jsonl").write_text(json.dumps({"prompt": "one", "label": word}) + "\n")
+    (tmp_path / "s.responses.jsonl").write_text("")
+    (beside,) = prompts_beside(tmp_path / "s.responses.jsonl")
+    (own,) = File(path=str(tmp_path / "s.jsonl"))()
+    assert beside.expected == own.expected == _rows.Table().meanings[word.casefold()]
+
+
+def test_kappa_is_the_same_beside_labels_and_between_judges() -> None:
+    draw = random.Random(4)
+    for _ in range(5):
+        truth = [draw.choice(("refusal", "compliance", "partial_refusal")) for _ in range(40)]
+        said = [label if draw.random() < 0.6 else draw.choice(LABELS["refusal"]) for label in truth]
+        found = judged(rows_of(*((*pair, n) for pair, n in Counter(zip(truth, said, strict=True)).items())))["all"]
+        assert found.kappa == pytest.approx(stats.cohen_kappa(truth, said))
+    pairs = np.array([[[2, 1], [0, 3]], [[5, 0], [0, 0]], [[0, 0], [0, 0]]], dtype=float)
+    values = stats.kappas(pairs)
+    assert values[0] == pytest.approx((5 / 6 - 0.5) / 0.5)
+    assert np.isnan(values[1:]).all()
 
 
 def test_a_language_that_no_file_names_stays_unnamed(tmp_path: Path) -> None:
