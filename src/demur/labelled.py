@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from demur.benchmarks import _loading
+from demur.dedup import folded
 from demur.errors import ConfigError, DataError, NotFound
 from demur.types import LABELS, Expected, Item, Prompt, Response
 
@@ -40,12 +41,6 @@ WORDS: Mapping[str, str] = {
     "is_jailbreak_substring_matching=0": "refusal",
 }
 """Words for the labels, without case, a leading number (`2_full_refusal`) and what follows a semicolon."""
-
-CLASSES: Mapping[str, Expected] = {
-    **dict.fromkeys(("comply", "benign", "safe", "harmless"), "comply"),
-    **dict.fromkeys(("refuse", "harmful", "unsafe", "toxic"), "refuse"),
-}
-"""Words for the prompt's class."""
 
 _FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv"}
 
@@ -208,7 +203,7 @@ def prompts_beside(path: Path) -> list[Prompt]:
                 Prompt(
                     id=str(values.get("id") or f"{name}/{number}"),
                     text=text,
-                    expected=CLASSES.get(word.casefold()),
+                    expected=_loading.MEANINGS.get(word.casefold()),
                     category=str(values.get("category") or ""),
                     language=str(values.get("language") or ""),
                     source=name,
@@ -280,7 +275,7 @@ def _labelled(row: _loading.Row, columns: Mapping[str, str], label: str, name: s
         model=text("model"),
         language=text("language"),
         annotator=text("annotator"),
-        expected=CLASSES.get(text("expected").casefold()),
+        expected=_loading.MEANINGS.get(text("expected").casefold()),
         category=text("category"),
         weight=weight,
     )
@@ -301,4 +296,4 @@ def _kind(value: Any) -> str:
 
 
 def _key(text: str) -> str:
-    return "".join(c for c in text.casefold() if c.isalnum())
+    return folded(text).replace(" ", "")
