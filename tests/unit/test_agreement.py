@@ -98,12 +98,25 @@ def test_numbers_by_hand() -> None:
     assert found.confusion["refusal"] == {"compliance": 0, "partial_refusal": 4, "refusal": 30, "unscored": 4}
 
 
+def large_sample_kappa(a: Sequence[str], b: Sequence[str]) -> tuple[float, float]:
+    """Kappa and its standard error after Fleiss, Cohen and Everitt (1969), pair by pair."""
+    n, of_a, of_b = len(a), Counter(a), Counter(b)
+    observed = sum(x == y for x, y in zip(a, b, strict=True)) / n
+    chance = sum(of_a[x] * of_b[x] for x in of_a) / n**2
+    kappa, total = (observed - chance) / (1 - chance), 0.0
+    for (x, y), times in Counter(zip(a, b, strict=True)).items():
+        edge = (1 - kappa) * (of_b[x] + of_a[y]) / n
+        total += times / n * ((1 - edge) ** 2 if x == y else edge**2)
+    return kappa, float(np.sqrt((total - (kappa - chance * (1 - kappa)) ** 2) / n) / (1 - chance))
+
+
 def test_kappa_agrees_with_the_other_implementation() -> None:
     rows = rows_of(*CELLS)
     said = [row.response if row.response != "?" else "unscored" for row in rows]
-    assert judged(rows)["all"].kappa == pytest.approx(stats.cohen_kappa([r.label for r in rows], said))
-    large = stats.kappa_interval([r.label for r in rows], said)
-    assert judged(rows)["all"].kappa_interval == pytest.approx(tuple(large), abs=0.03)
+    kappa, error = large_sample_kappa([r.label for r in rows], said)
+    found = judged(rows)["all"]
+    assert found.kappa == pytest.approx(kappa)
+    assert found.kappa_interval == pytest.approx((kappa - 1.96 * error, kappa + 1.96 * error), abs=0.03)
 
 
 def test_two_classes_join_full_and_partial_refusals() -> None:
@@ -181,6 +194,7 @@ def test_kappa_is_the_same_beside_labels_and_between_judges() -> None:
         said = [label if draw.random() < 0.6 else draw.choice(LABELS["refusal"]) for label in truth]
         found = judged(rows_of(*((*pair, n) for pair, n in Counter(zip(truth, said, strict=True)).items())))["all"]
         assert found.kappa == pytest.approx(stats.cohen_kappa(truth, said))
+        assert found.kappa == pytest.approx(large_sample_kappa(truth, said)[0])
     pairs = np.array([[[2, 1], [0, 3]], [[5, 0], [0, 0]], [[0, 0], [0, 0]]], dtype=float)
     values = stats.kappas(pairs)
     assert values[0] == pytest.approx((5 / 6 - 0.5) / 0.5)
