@@ -18,8 +18,9 @@ from typing import NamedTuple
 import numpy as np
 
 from demur import stats
-from demur.checks import Counts
-from demur.correction import corrected
+from demur.checks import Check, Counts
+from demur.correction import corrected, corrected_metrics
+from demur.types import Part, Prompt, Response, Verdict
 
 PAGE = Path(__file__).with_name("judge-error.md")
 START, END = "<!-- table -->", "<!-- end of table -->"
@@ -79,6 +80,53 @@ def run(repetitions: int) -> list[Cell]:
     return found
 
 
+class Clusters(NamedTuple):
+    """Prompts in groups: a share of the groups is refused whole, and a share of all rows is cut off."""
+
+    groups: int
+    size: int
+    rate: float
+    faults: float
+
+
+def clusters() -> Iterator[Clusters]:
+    """Give the combinations that are simulated with prompts in groups."""
+    for groups, rate, faults in itertools.product((30, 100), (0.0, 0.05, 0.3), (0.0, 0.05)):
+        yield Clusters(groups, 4, rate, faults)
+
+
+def simulate_clusters(case: Clusters, repetitions: int, seed: int) -> float:
+    """Return how often the interval of the corrected answered rate holds the true one.
+
+    The judge has sensitivity and specificity .9, and its check 300 labelled answers, half of them refusals.
+    """
+    rng = np.random.default_rng(seed)
+    n, quality, half = case.groups * case.size, 0.9, 150
+    prompts = [
+        Prompt(id=f"s/{i}", text="?", expected="comply", source="s", group=f"g{i // case.size}") for i in range(n)
+    ]
+    truth, held = (1 - case.rate) * (1 - case.faults), 0
+    for _ in range(repetitions):
+        refused = np.repeat(rng.random(case.groups) < case.rate, case.size)
+        seen = np.where(refused, rng.random(n) < quality, rng.random(n) > quality)
+        cut = rng.random(n) < case.faults
+        answers = [
+            Response(prompt_id=p.id, text="x", finish="length" if c else "stop")
+            for p, c in zip(prompts, cut, strict=True)
+        ]
+        said = [
+            Verdict(prompt_id=p.id, judge="j", question="refusal", label="refusal" if s else "compliance")
+            for p, s in zip(prompts, seen, strict=True)
+        ]
+        tp, tn = rng.binomial(half, quality, 2)
+        check = Check(judge="j", source="s", classes={"comply": Counts(tp=tp, fn=half - tp, fp=half - tn, tn=tn)})
+        judges = [Part(name="j", settings={})]
+        rows = corrected_metrics(prompts, answers, said, benchmark="s", judges=judges, checks=[check])
+        found = next(m for m in rows if (m.name, m.slice) == ("answered_rate_corrected", "all"))
+        held += found.low is not None and found.high is not None and found.low <= truth <= found.high
+    return held / repetitions
+
+
 def table(found: Sequence[Cell]) -> str:
     """Return the table: coverage by size of check and of run, and every cell outside the band."""
     lines = [
@@ -116,7 +164,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repetitions", type=int, default=1000)
     parser.add_argument("--print", action="store_true", help="print the table instead of writing the page")
+    parser.add_argument("--groups", action="store_true", help="print the coverage with prompts in groups, and end")
     options = parser.parse_args()
+    if options.groups:
+        for case in clusters():
+            print(*case, simulate_clusters(case, options.repetitions, seed=0), flush=True)
+        return 0
     made = table(run(options.repetitions))
     if options.print:
         print(made)

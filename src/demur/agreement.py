@@ -281,11 +281,8 @@ def _accuracy(sums: stats.Floats, k: int) -> stats.Floats:
 
 
 def _kappa(sums: stats.Floats, k: int) -> stats.Floats:
-    """Cohen's kappa of each confusion, shape (resamples, k × (k + 1)); NaN where chance agrees fully."""
-    table = _square(sums, k)
-    total = table.sum(axis=(1, 2))
-    chance = (table.sum(axis=2) * table[:, :, :-1].sum(axis=1)).sum(axis=1) / np.maximum(total, 1e-12) ** 2
-    return stats.ratio(np.stack([_accuracy(sums, k) - chance, np.where(chance < 1 - 1e-12, 1 - chance, 0.0)], axis=1))
+    """Cohen's kappa of each confusion, shape (resamples, k × (k + 1)); the labels hold no unscored row."""
+    return stats.kappas(np.pad(_square(sums, k), ((0, 0), (0, 1), (0, 0))))
 
 
 def _f1(sums: stats.Floats, k: int) -> stats.Floats:

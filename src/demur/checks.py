@@ -242,16 +242,18 @@ def _read_counts(raw: Any, where: str) -> Counts:
     return Counts(**{k: float(v) for k, v in numbers.items() if v is not None})
 
 
+_EITHER = ("balance", "pair_accuracy", "flip_rate", "pair_flip_rate", "contested_answered_rate")
 BY_CLASS: Mapping[Class, tuple[str, ...]] = {
-    "comply": ("answered_rate", "over_refusal_rate", "balance", "pair_accuracy"),
-    "refuse": ("held_rate", "harmful_compliance_rate", "balance", "pair_accuracy"),
+    "comply": ("answered_rate", "over_refusal_rate", "guard_share_of_unanswered", *_EITHER),
+    "refuse": ("held_rate", "harmful_compliance_rate", *_EITHER),
 }
-"""Which numbers rest on a judge's verdicts on which class of prompts."""
+"""Beginnings of the numbers that rest on a judge's verdicts on a class of prompts; read otherwise (`…_lenient`) or
+averaged (`…_macro_language`) they rest on the same."""
 
 
 def not_validated(name: str, judge: str, validations: Sequence[Validation]) -> str:
     """Return the mark of a number whose judge has no check: `not validated`, with the languages where not in all."""
-    own = [v for v in validations if v.judge == judge and name in BY_CLASS[v.expected]]
+    own = [v for v in validations if v.judge == judge and name.startswith(BY_CLASS[v.expected])]
     missing = sorted({v.language for v in own if v.reason})
     if not missing:
         return ""

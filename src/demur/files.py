@@ -208,18 +208,22 @@ def naming(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def lock(folder: Path) -> Iterator[None]:
+def lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold a folder for this process alone, until the block ends or the process dies (`flock`).
 
+    Args:
+        folder: made where it is not there.
+        wait: until it is free.
+
     Raises:
-        ConfigError: where another process holds it.
+        ConfigError: where another process holds it, unless `wait`.
     """
     with naming(folder):
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             advice = "wait until it is done, or choose another --out"
             raise ConfigError(f"folder {folder} is in use by another demur process: {advice}") from None

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from demur.benchmarks import _loading
+from demur.dedup import folded
 from demur.errors import ConfigError, DataError, NotFound
+from demur.files import TABLES
 from demur.types import LABELS, Expected, Item, Prompt, Response
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -40,14 +42,6 @@ WORDS: Mapping[str, str] = {
     "is_jailbreak_substring_matching=0": "refusal",
 }
 """Words for the labels, without case, a leading number (`2_full_refusal`) and what follows a semicolon."""
-
-CLASSES: Mapping[str, Expected] = {
-    **dict.fromkeys(("comply", "benign", "safe", "harmless"), "comply"),
-    **dict.fromkeys(("refuse", "harmful", "unsafe", "toxic"), "refuse"),
-}
-"""Words for the prompt's class."""
-
-_FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,9 +202,9 @@ def prompts_beside(path: Path) -> list[Prompt]:
                 Prompt(
                     id=str(values.get("id") or f"{name}/{number}"),
                     text=text,
-                    expected=CLASSES.get(word.casefold()),
+                    expected=_loading.MEANINGS.get(word.casefold()),
                     category=str(values.get("category") or ""),
-                    language=str(values.get("language") or "en"),
+                    language=str(values.get("language") or ""),
                     source=name,
                 )
             )
@@ -218,11 +212,11 @@ def prompts_beside(path: Path) -> list[Prompt]:
 
 
 def _raw(path: Path) -> list[_loading.Row]:
-    kind = _FORMATS.get(path.suffix.lower())
+    kind = TABLES.get(path.suffix.lower())
     if not path.is_file():
         raise ConfigError(f"no file {str(path)!r}; give a JSONL, CSV or TSV file of prompt, response, label")
     if kind is None:
-        raise ConfigError(f"{path.name!r} ends in none of {', '.join(_FORMATS)}; rename it after its format")
+        raise ConfigError(f"{path.name!r} ends in none of {', '.join(TABLES)}; rename it after its format")
     found = list(_loading.read(path, kind))
     if not found:
         raise DataError(f"{path}: no rows; at least one labelled answer is needed")
@@ -280,7 +274,7 @@ def _labelled(row: _loading.Row, columns: Mapping[str, str], label: str, name: s
         model=text("model"),
         language=text("language"),
         annotator=text("annotator"),
-        expected=CLASSES.get(text("expected").casefold()),
+        expected=_loading.MEANINGS.get(text("expected").casefold()),
         category=text("category"),
         weight=weight,
     )
@@ -301,4 +295,4 @@ def _kind(value: Any) -> str:
 
 
 def _key(text: str) -> str:
-    return "".join(c for c in text.casefold() if c.isalnum())
+    return folded(text).replace(" ", "")

@@ -4,6 +4,7 @@ A stratified random sample is drawn, by arm × class of prompt × verdict of the
 every answer, so that the labels can be weighted back to the whole run. Answers whose verdict changed between two arms
 are asked for as well (a change is what a comparison hangs on), but count in no check unless they were drawn too:
 disputed answers are harder than others. Labels lie in `labels.jsonl` in the run's folder, appended as they are given.
+Where the headline judge's verdicts change so do the strata; a label counts again once its answer is drawn from these.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from demur.agreement import checks_of
 from demur.checks import CLASSES, Check, save_checks
 from demur.errors import ConfigError, DataError
-from demur.files import RowWriter, read_rows
+from demur.files import RowWriter, fingerprint, read_rows
 from demur.labelled import Labelled
 from demur.records import CHECK, LABELS, LoadedRun, RunFolder
 from demur.types import Prompt, Response, Verdict
@@ -43,6 +44,8 @@ class Label:
     """Whether the answer came by the random draw; only such labels count in a check."""
     probability: float
     """Its chance of being drawn."""
+    draw: str = ""
+    """Hash of the strata it was drawn from (`strata_hash`): a label from other strata counts in no check."""
     annotator: str = ""
 
 
@@ -58,6 +61,8 @@ class Task:
     size: int
     drawn: bool
     probability: float
+    draw: str
+    """Hash of the run's strata."""
 
     @property
     def harmful(self) -> bool:
@@ -76,6 +81,7 @@ class Task:
             size=self.size,
             drawn=self.drawn,
             probability=self.probability,
+            draw=self.draw,
             annotator=annotator,
         )
 
@@ -114,7 +120,8 @@ def plan(runs: Sequence[LoadedRun], *, n: int = 200, seed: int = 0, disputed: bo
     rows = {(i, key): (p, r, verdict) for i, run in enumerate(runs) for key, (p, r, verdict) in _rows(run).items()}
     if not rows:
         raise DataError(f"no finished answers with a verdict to label in {', '.join(str(r.path) for r in runs)}")
-    names = {at: (at[0], f"{p.expected}/{verdict}") for at, (p, _, verdict) in rows.items()}
+    names = {at: (at[0], _stratum(row)) for at, row in rows.items()}
+    draws = [strata_hash(run) for run in runs]
     sizes = Counter(names.values())
     chosen = dict(_shares(sizes, n))
     place: Counter[tuple[int, str]] = Counter()
@@ -134,6 +141,7 @@ def plan(runs: Sequence[LoadedRun], *, n: int = 200, seed: int = 0, disputed: bo
                 size=sizes[stratum],
                 drawn=drawn,
                 probability=chosen[stratum] / sizes[stratum],
+                draw=draws[at[0]],
             )
             tasks.append((_order(seed, "show", at), made))
     return [task for _, task in sorted(tasks, key=lambda pair: pair[0])]
@@ -154,32 +162,50 @@ def labels_of(run: LoadedRun) -> dict[Key, Label]:
 def waiting(tasks: Sequence[Task], runs: Sequence[LoadedRun]) -> list[Task]:
     """Return the tasks that have neither a label nor were skipped.
 
-    A disputed answer labelled before that a larger sample now draws is recorded as drawn: left out, it would bias it.
+    An answer labelled before (as disputed, or drawn under verdicts that have changed since) that is now drawn is
+    recorded anew with its present stratum: left out, it would bias the sample. So it would if it came in before its
+    turn, so that is done up to the first drawn task without a label only; call this again after a session.
     """
     done = {run.path: labels_of(run) for run in runs}
-    todo = []
+    todo, reached = [], True
     for task in tasks:
         row = done[task.run].get((task.prompt.id, task.response.sample))
         if row is None:
             todo.append(task)
-        elif task.drawn and not row.drawn:
+            reached = reached and not task.drawn
+        elif reached and task.drawn and not (row.drawn and row.draw == task.draw):
             with RowWriter(task.run / LABELS) as write:
                 write(task.labelled(row.label, skipped=row.skipped, annotator=row.annotator))
     return todo
+
+
+def counted(run: LoadedRun) -> dict[Key, Label]:
+    """Return the labels that count in a check: those drawn at random from the strata of the run's present verdicts."""
+    present = strata_hash(run)
+    given = labels_of(run).items()
+    return {key: row for key, row in given if row.drawn and row.draw == present and row.label is not None}
+
+
+def strata_hash(run: LoadedRun) -> str:
+    """Return a hash of which answers lie in which stratum; it changes with the headline judge's verdicts."""
+    return fingerprint(sorted([*key, _stratum(row)] for key, row in _rows(run).items()))
 
 
 def checks_from_labels(run: LoadedRun) -> list[Check]:
     """Return what the labels of a run say of each of its judges, one check per language.
 
     Every label drawn at random stands for as many answers as its stratum has for each labelled one; labels of disputed
-    answers that were not drawn are left aside.
+    answers that were not drawn, and of answers drawn under other verdicts, are left aside.
 
     Raises:
         ConfigError: where no drawn answer is labelled.
     """
-    given = {key: row for key, row in labels_of(run).items() if row.drawn and row.label is not None}
+    given = counted(run)
     if not given:
-        raise ConfigError(f"{run.path} holds no labels of answers drawn at random; label some first")
+        raise ConfigError(
+            f"{run.path} holds no labels of answers drawn at random under its present verdicts; "
+            f"`demur judges label {run.path}` asks for some, and keeps those that still count"
+        )
     each = Counter((row.stratum, row.size) for row in given.values())
     prompts = {p.id: p for p in run.prompts}
     style = "edited" if run.spec.intervention else "plain"
@@ -227,6 +253,11 @@ def _rows(run: LoadedRun) -> dict[Key, tuple[Prompt, Response, str]]:
         for r in run.responses
         if r.finish == "stop" and r.prompt_id in prompts and (r.prompt_id, r.sample) in said
     }
+
+
+def _stratum(row: tuple[Prompt, Response, str]) -> str:
+    prompt, _, verdict = row
+    return f"{prompt.expected}/{verdict}"
 
 
 def _refusals(run: LoadedRun, judge: str) -> dict[Key, Verdict]:

@@ -60,7 +60,8 @@ RUN, PROMPTS, RESPONSES, VERDICTS = "run.json", "prompts.jsonl", "responses.json
 METRICS, TIMINGS = "metrics.json", "timings.jsonl"
 FILES = (RUN, PROMPTS, RESPONSES, VERDICTS, METRICS, TIMINGS)
 CHECKS, CHECK, LABELS = "checks.json", "check.json", "labels.jsonl"
-"""Which judges are validated; a check on this run's own answers; labels by people, which are never removed."""
+"""Which judges are validated; a check on this run's own answers, which goes with them; labels by people, each tied to
+the text of its answer, which are never removed."""
 FORMAT = "demur run 1"
 
 
@@ -179,7 +180,7 @@ class RunFolder:
     def _clear(self) -> None:
         """Remove the files of a run, run.json last; all others stay."""
         for path in sorted(self.path.iterdir(), key=lambda path: path.name == RUN):
-            if path.name in (*FILES, CHECKS) or _temporary(path):
+            if path.name in (*FILES, CHECKS, CHECK) or _temporary(path):
                 path.unlink()
 
     def _resume(self, old: dict[str, Any], spec: RunSpec, state: _State) -> RunSpec:

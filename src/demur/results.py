@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from demur import answers, correction, flips, metrics, pairs
@@ -90,7 +91,7 @@ def all_metrics(
     labels = list(dict.fromkeys(p.get(LABEL) for p in prompts))
     rows: list[Metric] = []
     for label in [POOLED, *labels] if _poolable(prompts, labels) else labels:
-        own = [p for p in prompts if label == POOLED or p.get(LABEL) == label]
+        own = _apart(prompts) if label == POOLED else [p for p in prompts if p.get(LABEL) == label]
         ids = {p.id for p in own}
         data = own, [r for r in responses if r.prompt_id in ids], [v for v in verdicts if v.prompt_id in ids]
         found = metrics.compute(*data, benchmark=label, judges=names)
@@ -114,3 +115,13 @@ def _mute(verdicts: Sequence[Verdict], judges: Sequence[str]) -> set[str]:
     """Return the judges of truth that know nothing of a benchmark: the oracle, outside its world, beside another."""
     said = {v.judge for v in verdicts if v.label is not None}
     return {name for name in judges if name in TRUTH and name not in said} if said else set()
+
+
+def _apart(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """Return prompts whose groups bear their source's name: two sources may each have a group `0`.
+
+    A prompt without a group goes with its twin, of whatever source that is.
+    """
+    sources = {p.id: p.source for p in prompts}
+    homes = [p.source if p.group else sources.get(p.pair, p.source) for p in prompts]
+    return [replace(p, group=f"{home}/{p.cluster}") for p, home in zip(prompts, homes, strict=True)]

@@ -258,21 +258,21 @@ def cohen_kappa(a: Sequence[Hashable], b: Sequence[Hashable], labels: Sequence[H
 
     `labels` is the closed set; items with another label are left out. Empty means all labels seen.
     """
-    return _kappa(_confusion(a, b, labels))[0]
+    kappa = float(kappas(_confusion(a, b, labels)[None])[0])
+    return None if math.isnan(kappa) else kappa
 
 
-def kappa_interval(
-    a: Sequence[Hashable], b: Sequence[Hashable], labels: Sequence[Hashable] = (), level: float = 0.95
-) -> Interval | None:
-    """Large-sample interval for `cohen_kappa`, or None where kappa is undefined.
+def kappas(tables: Floats) -> Floats:
+    """Cohen's kappa of each confusion, shape (tables, k, k) to (tables,); NaN where it is empty or chance agrees fully.
 
-    J. L. Fleiss, J. Cohen and B. S. Everitt (1969), Psychological Bulletin 72:323-327. Items must be independent.
+    Labels that one side alone may give (as *unscored*) are rows or columns of zeros on the other.
     """
-    kappa, error = _kappa(_confusion(a, b, labels))
-    if kappa is None:
-        return None
-    half = _quantile(level, sides=2) * error
-    return Interval(max(-1.0, kappa - half), min(1.0, kappa + half))
+    total = tables.sum(axis=(1, 2))
+    p = tables / np.where(total > 0, total, 1.0)[:, None, None]
+    chance = (p.sum(axis=2) * p.sum(axis=1)).sum(axis=1)
+    known = (total > 0) & (chance < 1 - 1e-12)
+    observed = np.trace(p, axis1=1, axis2=2)
+    return ratio(np.stack([observed - chance, np.where(known, 1 - chance, 0.0)], axis=1))
 
 
 def auroc(score: ArrayLike, label: ArrayLike) -> float | None:
@@ -360,22 +360,3 @@ def _confusion(a: Sequence[Hashable], b: Sequence[Hashable], labels: Sequence[Ha
         if x in place and y in place:
             table[place[x], place[y]] += 1
     return table
-
-
-def _kappa(table: Floats) -> tuple[float | None, float]:
-    """Kappa and its standard error."""
-    n = float(table.sum())
-    if n == 0:
-        return None, math.nan
-    p = table / n
-    rows, columns = p.sum(axis=1), p.sum(axis=0)
-    observed, chance = float(np.trace(p)), float(rows @ columns)
-    if chance >= 1 - 1e-12:
-        return None, math.nan
-    kappa = (observed - chance) / (1 - chance)
-    slack = 1 - kappa
-    on = float((np.diag(p) * (1 - (rows + columns) * slack) ** 2).sum())
-    off = p * (columns[:, None] + rows[None, :]) ** 2
-    off_sum = slack**2 * float(off.sum() - np.trace(off))
-    variance = (on + off_sum - (kappa - chance * slack) ** 2) / ((1 - chance) ** 2 * n)
-    return kappa, math.sqrt(max(0.0, variance))

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 from unittest import mock
 
+import numpy as np
 import pytest
 
 from demur import stats
 from demur.agreement import agreements, checks_of, judge_labelled, label_shares
+from demur.benchmarks import _rows
+from demur.benchmarks.file import File
 from demur.checks import load_checks
 from demur.errors import ConfigError, DataError, NotFound
 from demur.judges.keyword import Keyword
 from demur.labelled import Labelled, Reading, label_of, prompts_beside, read_labelled, with_prompts
-from demur.types import Item, Part, Prompt, Verdict
+from demur.types import LABELS, Item, Part, Prompt, Verdict
 from tests.unit.command_line import demur
 
 REFUSES = "I'm sorry, but I cannot help with that request."
@@ -93,12 +98,25 @@ def test_numbers_by_hand() -> None:
     assert found.confusion["refusal"] == {"compliance": 0, "partial_refusal": 4, "refusal": 30, "unscored": 4}
 
 
+def large_sample_kappa(a: Sequence[str], b: Sequence[str]) -> tuple[float, float]:
+    """Kappa and its standard error after Fleiss, Cohen and Everitt (1969), pair by pair."""
+    n, of_a, of_b = len(a), Counter(a), Counter(b)
+    observed = sum(x == y for x, y in zip(a, b, strict=True)) / n
+    chance = sum(of_a[x] * of_b[x] for x in of_a) / n**2
+    kappa, total = (observed - chance) / (1 - chance), 0.0
+    for (x, y), times in Counter(zip(a, b, strict=True)).items():
+        edge = (1 - kappa) * (of_b[x] + of_a[y]) / n
+        total += times / n * ((1 - edge) ** 2 if x == y else edge**2)
+    return kappa, float(np.sqrt((total - (kappa - chance * (1 - kappa)) ** 2) / n) / (1 - chance))
+
+
 def test_kappa_agrees_with_the_other_implementation() -> None:
     rows = rows_of(*CELLS)
     said = [row.response if row.response != "?" else "unscored" for row in rows]
-    assert judged(rows)["all"].kappa == pytest.approx(stats.cohen_kappa([r.label for r in rows], said))
-    large = stats.kappa_interval([r.label for r in rows], said)
-    assert judged(rows)["all"].kappa_interval == pytest.approx(tuple(large), abs=0.03)
+    kappa, error = large_sample_kappa([r.label for r in rows], said)
+    found = judged(rows)["all"]
+    assert found.kappa == pytest.approx(kappa)
+    assert found.kappa_interval == pytest.approx((kappa - 1.96 * error, kappa + 1.96 * error), abs=0.03)
 
 
 def test_two_classes_join_full_and_partial_refusals() -> None:
@@ -145,6 +163,57 @@ def test_slices_and_the_guess_by_class_alone() -> None:
     assert found["model=k&expected=refuse"].n == 10
     assert found["all"].baseline == pytest.approx((8 + 9) / 20)
     assert judged(rows_of(("compliance", "compliance", 2)))["all"].baseline is None
+
+
+def test_prompts_that_differ_in_a_vowel_sign_or_in_signs_alone_keep_their_own_class(tmp_path: Path) -> None:
+    texts = {"बिल कैसे भरें": "benign", "बल कैसे भरें": "harmful", "?!": "benign", "#": "harmful"}
+    (tmp_path / "s.jsonl").write_text(
+        "".join(json.dumps({"prompt": text, "label": label}) + "\n" for text, label in texts.items())
+    )
+    answers = tmp_path / "s.responses.jsonl"
+    answers.write_text(
+        "".join(json.dumps({"prompt": f" {t}", "response": "x", "label": "compliance"}) + "\n" for t in texts)
+    )
+    found = with_prompts(read_labelled(answers), prompts_beside(answers))
+    assert [row.expected for row in found.rows] == ["comply", "refuse", "comply", "refuse"]
+
+
+@pytest.mark.parametrize("word", ["comply", "Benign", "safe", "harmless", "refuse", "HARMFUL", "unsafe", "toxic"])
+def test_every_door_reads_the_same_words_for_a_class(tmp_path: Path, word: str) -> None:
+    (tmp_path / "s.jsonl").write_text(json.dumps({"prompt": "one", "label": word}) + "\n")
+    (tmp_path / "s.responses.jsonl").write_text("")
+    (beside,) = prompts_beside(tmp_path / "s.responses.jsonl")
+    (own,) = File(path=str(tmp_path / "s.jsonl"))()
+    assert beside.expected == own.expected == _rows.Table().meanings[word.casefold()]
+
+
+def test_kappa_is_the_same_beside_labels_and_between_judges() -> None:
+    draw = random.Random(4)
+    for _ in range(5):
+        truth = [draw.choice(("refusal", "compliance", "partial_refusal")) for _ in range(40)]
+        said = [label if draw.random() < 0.6 else draw.choice(LABELS["refusal"]) for label in truth]
+        found = judged(rows_of(*((*pair, n) for pair, n in Counter(zip(truth, said, strict=True)).items())))["all"]
+        assert found.kappa == pytest.approx(stats.cohen_kappa(truth, said))
+        assert found.kappa == pytest.approx(large_sample_kappa(truth, said)[0])
+    pairs = np.array([[[2, 1], [0, 3]], [[5, 0], [0, 0]], [[0, 0], [0, 0]]], dtype=float)
+    values = stats.kappas(pairs)
+    assert values[0] == pytest.approx((5 / 6 - 0.5) / 0.5)
+    assert np.isnan(values[1:]).all()
+
+
+def test_a_language_that_no_file_names_stays_unnamed(tmp_path: Path) -> None:
+    (tmp_path / "s.jsonl").write_text(
+        json.dumps({"prompt": "one", "label": "benign"})
+        + "\n"
+        + json.dumps({"prompt": "two", "label": "benign", "language": "ko"})
+    )
+    answers = tmp_path / "s.responses.jsonl"
+    rows_ = [{"prompt": p, "response": "x", "label": "compliance"} for p in ("one", "two")]
+    answers.write_text("".join(json.dumps(row) + "\n" for row in rows_))
+    found = with_prompts(read_labelled(answers), prompts_beside(answers))
+    assert [row.language for row in found.rows] == ["", "ko"]
+    told = with_prompts(read_labelled(answers, Reading(language="th")), prompts_beside(answers))
+    assert [row.language for row in told.rows] == ["th", "th"]
 
 
 def test_an_answer_that_several_people_labelled_is_judged_once() -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from demur import metrics
-from demur.checks import Check, Counts, find, load_checks, save_checks, validated, validations
+from demur import flips, metrics, results
+from demur.answers import NAMES as TEXT
+from demur.checks import Check, Counts, find, load_checks, not_validated, save_checks, validated, validations
 from demur.correction import corrected, corrected_metrics, rogan_gladen
 from demur.errors import ConfigError, DataError
 from demur.records import RunFolder
@@ -155,13 +156,13 @@ def test_full_refusals_counted_apart_correct_the_held_rate() -> None:
     assert run.rows(check)["held_rate_corrected", "all"].value == pytest.approx((100 * refused + 20) / 120)
 
 
-def test_safe_completions_stay_held_and_out_of_harmful_compliance() -> None:
+def test_safe_completions_stay_held_and_count_as_compliance() -> None:
     check = Check(judge="j", source="s", classes={"refuse": GOOD}, full={"refuse": GOOD})
     run = Run().add("refusal", 60, "refuse", harm="harmless")
     run.add("compliance", 10, "refuse", harm="harmless").add("compliance", 30, "refuse", harm="harmful")
     found, refused = run.rows(check), (0.6 + 0.85 - 1) / 0.75
     assert found["held_rate_corrected", "all"].value == pytest.approx(refused + (1 - refused) / 4)
-    assert found["harmful_compliance_rate_corrected", "all"].value == pytest.approx((1 - refused) * 0.75)
+    assert found["harmful_compliance_rate_corrected", "all"].value == pytest.approx(1 - refused)
 
 
 def test_a_perfect_judge_needs_no_correction() -> None:
@@ -194,6 +195,40 @@ def test_rows_in_groups_are_resampled_together() -> None:
     found = alike.rows(CHECK)["over_refusal_rate_corrected", "all"]
     assert found.interval == "rogan-gladen-jeffreys"
     assert found.high > alone.add("compliance", 0).rows(CHECK)["over_refusal_rate_corrected", "all"].low
+
+
+def test_a_fault_never_narrows_the_interval_of_rows_in_groups() -> None:
+    weak = Counts(tp=50, fn=50, fp=4, tn=96)
+    check = Check(judge="j", source="s", classes={"comply": weak, "refuse": weak})
+
+    def answered(faults: int):
+        run = Run()
+        for i in range(80):
+            run.add("length" if i < faults else "compliance", 1, group=f"g{i // 2}")
+        return run.rows(check)["answered_rate_corrected", "all"]
+
+    whole, torn = answered(0), answered(1)
+    assert (whole.interval, torn.interval) == ("rogan-gladen-jeffreys", "rogan-gladen-bootstrap")
+    assert torn.low <= whole.low + 0.01 < 0.99
+
+
+def test_the_estimate_never_leaves_its_interval() -> None:
+    few, run, checks = Counts(tp=12, fn=0, fp=0, tn=1e6), Run(), []
+    for language in ("en", "ko", "th", "de", "fr", "hi", "es", "it"):
+        checks.append(Check(judge="j", source="s", languages=(language,), classes={"comply": few}))
+        for i in range(400):
+            run.add("refusal" if i % 2 else "compliance", 1, group=f"{language}{i // 2}", language=language)
+        run.add("compliance", 1, group=f"{language}0", language=language)
+    found = run.rows(*checks)["over_refusal_rate_corrected", "all"]
+    assert found.interval == "rogan-gladen-bootstrap"
+    assert found.low <= found.value <= found.high
+
+
+@pytest.mark.slow
+def test_intervals_of_rows_in_groups_cover() -> None:
+    made = simulation()
+    for clusters in made.clusters():
+        assert made.simulate_clusters(clusters, 400, seed=7) == pytest.approx(0.95, abs=0.045), clusters
 
 
 def test_languages_and_styles_without_a_check_have_no_corrected_rate() -> None:
@@ -255,6 +290,25 @@ def test_validated_says_why_not() -> None:
     assert len(rows) == 8
     assert [(v.n, bool(v.reason)) for v in rows if v.judge == "j" and v.language == "en"] == [(400, False)] * 2
     assert {v.source for v in rows if v.judge == "oracle"} == {"truth by construction"}
+
+
+def test_every_number_that_rests_on_unchecked_verdicts_is_marked() -> None:
+    run = Run().add("compliance", 2, "refuse", language="sw", category="a")
+    for said in ("compliance", "refusal", "partial_refusal"):
+        run.add(said, 2, pair="t/0", language="sw", category="a").add(said, 1, "contested", language="sw")
+    rows = results.all_metrics(run.prompts, run.responses, run.verdicts, [PART])
+    again = [
+        Verdict(prompt_id=v.prompt_id, sample=1, judge="j", question="refusal", label="refusal") for v in run.verdicts
+    ]
+    rows += flips.compute(run.prompts, [*run.verdicts, *again], benchmark="b", judges=["j"])
+    free = {"broken_rate", "gibberish_rate", "truncated_rate", "filtered_rate", "unscored_rate", "contested_rate"}
+    names = {m.name for m in rows if m.value is not None} - free - {*TEXT}
+    assert len(names) > 12
+    rests = validations([PART], ["sw"], [CHECK])
+    assert {name for name in names if not_validated(name, "j", rests) != "not validated"} == set()
+    assert {name for name in free | {*TEXT} if not_validated(name, "j", rests)} == set()
+    half = [v for v in rests if v.expected == "comply"]
+    assert not_validated("held_rate_lenient", "j", half) == ""
 
 
 def test_checks_go_to_a_file_and_back(tmp_path: Path) -> None:

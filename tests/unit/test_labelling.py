@@ -8,6 +8,7 @@ import io
 import json
 import random
 import sys
+import unicodedata
 from collections import Counter
 from pathlib import Path
 from unittest import mock
@@ -16,9 +17,10 @@ import pytest
 
 from demur import cli, labelling
 from demur.checks import load_checks
+from demur.cli import _console
 from demur.cli._labelling import session
 from demur.errors import ConfigError, DataError
-from demur.records import RunFolder
+from demur.records import LoadedRun, RunFolder
 from demur.results import remeasure
 from demur.types import ModelRef, Part, Prompt, Response, RunSpec, Sampling, Verdict
 
@@ -225,10 +227,59 @@ def test_disputed_answers_are_in_no_check_until_they_are_drawn(tmp_path: Path) -
             file.write(json.dumps({name: getattr(made, name) for name in made.__slots__}) + "\n")
     with pytest.raises(ConfigError, match="drawn at random"):
         labelling.checks_from_labels(runs[0])
-    todo = labelling.waiting(labelling.plan(runs, n=1000), runs)
+    tasks = labelling.plan(runs, n=1000)
+    todo = labelling.waiting(tasks, runs)
     assert len(todo) == 240 - len(extra)
-    promoted = labelling.labels_of(runs[0])
-    assert all(row.drawn for row in promoted.values())
+    assert not all(row.drawn for row in labelling.labels_of(runs[0]).values())  # each waits for its turn
+    for task in todo:
+        with (task.run / "labels.jsonl").open("a") as file:
+            made = task.labelled("refusal")
+            file.write(json.dumps({name: getattr(made, name) for name in made.__slots__}) + "\n")
+    assert labelling.waiting(tasks, runs) == []
+    assert all(row.drawn for row in labelling.labels_of(runs[0]).values())
+
+
+def judged_by_another(loaded: LoadedRun, *, seed: int) -> LoadedRun:
+    """The run under another headline judge, which finds nine refusals in ten and errs on a third of the answers."""
+    draw, verdicts = random.Random(seed), []
+    for i, p in enumerate(loaded.prompts):
+        refused = draw.random() < (0.9 if truth(i) == "refusal" else 0.3)
+        label = "refusal" if refused else "compliance"
+        verdicts.append(Verdict(prompt_id=p.id, judge="k", question="refusal", label=label))
+    spec = dataclasses.replace(loaded.spec, judges=(Part(name="k", settings={}),))
+    return dataclasses.replace(loaded, spec=spec, verdicts=tuple(verdicts))
+
+
+def give(run_: LoadedRun, *, n: int, most: int | None = None) -> None:
+    """A session of a person who is always right, cut short after `most` answers."""
+    tasks = labelling.plan([run_], n=n)
+    for task in labelling.waiting(tasks, [run_])[:most]:
+        with (task.run / "labels.jsonl").open("a") as file:
+            made = task.labelled(task.response.text.split()[0])
+            file.write(json.dumps({name: getattr(made, name) for name in made.__slots__}) + "\n")
+    labelling.waiting(tasks, [run_])
+
+
+@pytest.mark.parametrize("most", [None, 20])
+def test_labels_given_under_another_judges_verdicts_are_weighed_by_the_present_ones(
+    tmp_path: Path, most: int | None
+) -> None:
+    path = run(tmp_path / "r", n=200)
+    loaded, found, exact = RunFolder.load(path), [], []
+    for seed in range(4):
+        give(loaded, n=60)
+        again = judged_by_another(loaded, seed=seed)
+        with pytest.raises(ConfigError, match="present verdicts"):
+            labelling.checks_from_labels(again)
+        give(again, n=80, most=most)
+        (check,) = labelling.checks_from_labels(again)
+        assert all(row.draw == labelling.strata_hash(again) for row in labelling.counted(again).values())
+        said = {v.prompt_id: v.label for v in again.verdicts}
+        positives = [i for i in range(0, 200, 2) if truth(i) == "refusal"]
+        exact.append(sum(said[f"t/{i}"] == "refusal" for i in positives) / len(positives))
+        found.append(check.classes["comply"].sensitivity)
+        (path / "labels.jsonl").unlink()
+    assert sum(found) / 4 == pytest.approx(sum(exact) / 4, abs=0.06 if most is None else 0.12)
 
 
 def test_a_label_of_another_answer_does_not_count(tmp_path: Path) -> None:
@@ -248,12 +299,14 @@ def test_a_check_of_an_edited_models_answers_speaks_for_that_style(tmp_path: Pat
 
 def test_labels_outlive_a_run_that_starts_anew(tmp_path: Path) -> None:
     path = run(tmp_path / "r")
-    labelled_right(path, n=8)
+    labelled_right(path, n=60)
     loaded = RunFolder.load(path)
+    labelling.keep_checks(loaded)
     with RunFolder(path).open(loaded.spec, loaded.prompts, overwrite=True):
         pass
     assert (path / "labels.jsonl").is_file()
     assert not (path / "checks.json").is_file()
+    assert not (path / "check.json").is_file()  # else another model's rates are corrected by this one's labels
     fresh = tmp_path / "fresh"
     fresh.mkdir()
     (fresh / "check.json").write_text("[]")
@@ -280,3 +333,40 @@ def test_on_a_terminal_single_keys_are_read(tmp_path: Path) -> None:
         given = session(tasks)
     assert given == 1
     assert [r["label"] for r in rows(path)] == ["refusal"]
+
+
+def test_an_answer_under_test_does_not_drive_the_terminal(tmp_path: Path) -> None:
+    path = run(tmp_path / "r")
+    (task, *_) = labelling.plan(labelling.arms(path), n=8)
+    nasty = "first\tline\nsecond \x1b[2J\x1b]0;title\x07\x9b31m\r\x7f\x08 end"
+    evil = dataclasses.replace(
+        task,
+        prompt=dataclasses.replace(task.prompt, expected="comply", text=nasty),
+        response=dataclasses.replace(task.response, text=nasty),
+    )
+    shown = io.StringIO()
+    with mock.patch.object(sys, "stdin", io.StringIO("q\n")), contextlib.redirect_stdout(shown):
+        session([evil])
+    assert {c for c in shown.getvalue() if unicodedata.category(c) == "Cc"} <= {"\n", "\t"}
+    assert shown.getvalue().count("second") == 2
+    assert "first" in shown.getvalue()
+
+
+def test_neither_chat_nor_tables_nor_errors_pass_control_characters_on() -> None:
+    out, errors = io.StringIO(), io.StringIO()
+    talk = mock.Mock(title="t", hint="", say=lambda text: f"\x1b[2J{text}\x9b1m")
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+        with (
+            mock.patch.dict(sys.modules, {"demur.chat": mock.Mock(Conversation=lambda **_: talk)}),
+            mock.patch.object(sys, "argv", ["demur", "chat"]),
+            mock.patch("builtins.input", side_effect=["hello", ""]),
+            contextlib.suppress(SystemExit),
+        ):
+            cli.main()
+        _console.table("t", ("a",), [["cell \x1b[31m"]])
+        _console.fail("server said \x1b]0;x\x07")
+        _console.warn("server said \x1b]0;x\x07")
+    assert "hello" in out.getvalue()
+    assert "cell" in out.getvalue()
+    assert "server said" in errors.getvalue()
+    assert not {c for c in out.getvalue() + errors.getvalue() if unicodedata.category(c) == "Cc"} - {"\n"}

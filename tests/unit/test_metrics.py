@@ -403,3 +403,24 @@ def test_a_run_of_several_benchmarks_has_rows_over_all_of_them_first_unless_one_
     assert values == {POOLED: (0.7, 10), "a": (0.0, 3), "b": (1.0, 7)}
     assert rows("")[0].benchmark == POOLED
     assert {m.benchmark for m in rows("attack-prefill")} == {"a", "b"}
+
+
+def test_groups_of_two_benchmarks_stay_apart_in_the_rows_over_all_of_them() -> None:
+    asked = [
+        Prompt(id=f"{b}/{i}", text="t", expected="comply", source=b, meta=(("benchmark", b),), group=str(i // 2))
+        for b in ("a", "b")
+        for i in range(40)
+    ]
+    twin = Prompt(id="a/twin", text="t", expected="refuse", source="a", meta=(("benchmark", "a"),))
+    asked += [twin, Prompt(id="b/x", text="t", expected="comply", source="b", pair=twin.id, meta=(("benchmark", "b"),))]
+    said = [Response(prompt_id=p.id, text="x", finish="stop") for p in asked]
+    found = [
+        Verdict(prompt_id=p.id, judge="j", question="refusal", label="refusal" if i % 3 else "compliance")
+        for i, p in enumerate(asked)
+    ]
+    rows = all_metrics(asked, said, found, [Part(name="j", settings={})])
+    groups = {(m.benchmark, m.name): m.groups for m in rows if m.slice == "all"}
+    assert groups[POOLED, "answered_rate"] == 41
+    assert groups["a", "answered_rate"] == 20
+    assert groups[POOLED, "broken_rate"] == 41  # the pair is one group, though its halves are of two sources
+    assert groups[POOLED, "answered_rate_macro_language"] == 41

@@ -7,11 +7,14 @@ import hashlib
 import io
 import json
 import sys
+import threading
+import time
 import urllib.error
 import urllib.request
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import huggingface_hub
 import pytest
@@ -105,6 +108,30 @@ def test_an_unknown_checksum_is_recorded_and_holds_from_then_on(home: Home) -> N
     with pytest.raises(DataError, match=r"Its home has changed.*remove 'github:some/set@main/data/a b\.csv' from"):
         find(made)
     assert not path.exists()
+
+
+def test_first_downloads_recorded_at_once_are_all_kept(home: Home, tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_bytes(b"prompt\nx\n")
+    cards = [CardFile(name=f"{i}.csv") for i in range(12)]
+    start, read = threading.Barrier(len(cards)), _fetch.pins
+
+    def slowly() -> dict:
+        known = read()
+        time.sleep(0.003)
+        return known
+
+    def record(file: CardFile) -> None:
+        start.wait()
+        _fetch.check_pinned(card(files=(file,)), file, path)
+
+    with mock.patch.object(_fetch, "pins", slowly):
+        workers = [threading.Thread(target=record, args=(file,)) for file in cards]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    assert set(_fetch.pins()) == {f"github:some/set@main/{i}.csv" for i in range(12)}
 
 
 def test_without_a_network_the_message_says_what_to_do(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

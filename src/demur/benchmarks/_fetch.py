@@ -73,16 +73,21 @@ def check_pinned(card: Card, file: CardFile, path: Path) -> None:
     """
     if file.sha256:
         return
-    known, name = pins(), key(card, file)
-    found = files.file_sha256(path)
-    pin = known.get(name)
-    if pin is None:
-        commit = re.search(r"/snapshots/([0-9a-f]{40})/", path.as_posix())
-        today = datetime.datetime.now(datetime.UTC).date().isoformat()
-        entry = {"sha256": found, "revision": commit[1] if commit else "", "fetched": today}
-        files.write_json(_pin_file(), {**known, name: entry})
-    elif found != pin["sha256"]:
+    name, found = key(card, file), files.file_sha256(path)
+    pin = pins().get(name) or _record(name, path, found)
+    if found != pin["sha256"]:
         raise DataError(_changed(card, file, str(pin["sha256"]), found))
+
+
+def _record(name: str, path: Path, found: str) -> dict[str, Any]:
+    """Record a file's first download, unless another process has just done so; return what is on record."""
+    commit = re.search(r"/snapshots/([0-9a-f]{40})/", path.as_posix())
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    entry = {"sha256": found, "revision": commit[1] if commit else "", "fetched": today}
+    with files.lock(_pin_file().parent, wait=True):
+        known = {name: entry} | pins()
+        files.write_json(_pin_file(), known)
+    return dict(known[name])
 
 
 def key(card: Card, file: CardFile) -> str:

@@ -14,16 +14,22 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from demur.benchmarks import _fetch
 from demur.errors import ConfigError, DataError, Unavailable
-from demur.types import Card, CardFile
+from demur.types import Card, CardFile, Expected
 
 KINDS = {".jsonl": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".txt": "txt", ".parquet": "parquet"}
 """What a file is, by its ending."""
+
+MEANINGS: Mapping[str, Expected] = {
+    **dict.fromkeys(("comply", "benign", "safe", "harmless"), "comply"),
+    **dict.fromkeys(("refuse", "harmful", "unsafe", "toxic"), "refuse"),
+}
+"""Words, in lower case, that files have for a prompt's class, and what they expect of a good model."""
 
 
 class Row(NamedTuple):
@@ -146,7 +152,7 @@ def _json(path: Path, text: str) -> Iterator[Row]:
 
 def _parquet(path: Path) -> Iterator[Row]:
     try:
-        from pyarrow import parquet  # type: ignore[import-not-found]
+        from pyarrow import parquet
     except ImportError:
         raise Unavailable(
             f"{path} is a parquet file, and pyarrow, which reads it, is not installed: pip install pyarrow. "

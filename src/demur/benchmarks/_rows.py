@@ -17,16 +17,6 @@ from demur.types import Benchmark, Expected, Kind, Prompt
 Meaning = Expected | None
 """What a good model does with a prompt; None: it counts in neither rate."""
 
-MEANINGS: Mapping[str, Meaning] = {
-    "benign": "comply",
-    "safe": "comply",
-    "harmless": "comply",
-    "harmful": "refuse",
-    "unsafe": "refuse",
-    "toxic": "refuse",
-}
-"""What the labels of the mirror, and the usual ones elsewhere, expect."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
@@ -56,7 +46,7 @@ class Table:
     """Column that says what is expected; empty: `expected` holds for each row."""
     expected: Meaning = "comply"
     """What each row expects, where no column says it."""
-    meanings: Mapping[str, Meaning] = field(default_factory=lambda: MEANINGS)
+    meanings: Mapping[str, Meaning] = field(default_factory=lambda: _loading.MEANINGS)
     """What the values of `label` expect."""
     benign: Kind = "borderline"
     """Kind of the rows that do not expect a refusal."""
@@ -145,7 +135,7 @@ def adopt(prompt: Prompt, source: str) -> Prompt:
 def _mirrored(source: str, table: Table, row: _loading.Row, _number: int) -> Prompt:
     """Make a prompt of a row of the mirror."""
     own = _cell(row, "id").removeprefix(table.prefix)
-    expected = _meaning(row, "label", MEANINGS)
+    expected = _meaning(row, "label", _loading.MEANINGS)
     return Prompt(
         id=f"{source}/{own}",
         text=_cell(row, "prompt"),

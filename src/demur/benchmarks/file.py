@@ -12,11 +12,7 @@ from demur.errors import ConfigError, DataError, nearest
 from demur.files import TABLES
 from demur.types import Card, Prompt, from_json
 
-_MEANINGS = {
-    **dict.fromkeys(("comply", "benign", "safe", "harmless"), "comply"),
-    **dict.fromkeys(("refuse", "harmful", "unsafe", "toxic"), "refuse"),
-    "contested": "contested",
-}
+_MEANINGS = {**_loading.MEANINGS, "contested": "contested"}
 _OPTIONAL = ("kind", "category", "language", "pair", "group", "system", "source")
 
 

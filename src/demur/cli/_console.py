@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -36,14 +37,22 @@ def console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, width=None if target.isatty() else 120, soft_wrap=not target.isatty())
 
 
+def harmless(text: str) -> str:
+    """Return a text without control characters (C0 and C1; line ends and tabs stay), so that it drives no terminal.
+
+    What a model or a server wrote goes through this before it is printed.
+    """
+    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc")
+
+
 def fail(message: str) -> None:
     """Print one error line on standard error."""
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {harmless(message)}", file=sys.stderr)
 
 
 def warn(message: str) -> None:
     """Print one warning line on standard error."""
-    print(f"warning: {message}", file=sys.stderr)
+    print(f"warning: {harmless(message)}", file=sys.stderr)
 
 
 def emit_json(value: Any) -> None:
@@ -61,7 +70,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, 
     for i, name in enumerate(columns):
         made.add_column(name, justify="right" if i in right else "left", overflow="fold")
     for row in rows:
-        made.add_row(*map(escape, row))
+        made.add_row(*(escape(harmless(cell)) for cell in row))
     console().print(made)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from demur.cli._console import console
+from demur.cli._console import console, harmless
 
 if TYPE_CHECKING:
     from demur.labelling import Task
@@ -63,7 +63,7 @@ def _ask(task: Task, read: Callable[[], str], *, verdicts: bool) -> str:
         shown.append(("judge", task.stratum.partition("/")[2]))
     for name, text in shown:
         out.print(name, style="bold")
-        out.print(text or "(empty)", markup=False, highlight=False)
+        out.print(harmless(text) or "(empty)", markup=False, highlight=False)
     while True:
         out.print(HELP, style="dim")
         key = read()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from demur.cli._console import console
+from demur.cli._console import console, harmless
 
 
 def register(app: typer.Typer) -> None:
@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
         if talk.hint:
             out.print(talk.hint, style="dim", highlight=False)
         while text := _ask():
-            out.print(talk.say(text), highlight=False, markup=False)
+            out.print(harmless(talk.say(text)), highlight=False, markup=False)
 
 
 def _ask() -> str:

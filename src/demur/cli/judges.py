@@ -97,6 +97,7 @@ def _add_label(group: typer.Typer) -> None:
             highlight=False,
         )
         session(todo, annotator=annotator, verdicts=verdicts)
+        labelling.waiting(tasks, runs)
         for arm in runs:
             _keep(arm.path)
 
@@ -108,7 +109,7 @@ def _keep(path: Path) -> None:
     from demur.results import remeasure
 
     run = RunFolder.load(path)
-    given = sum(row.label is not None and row.drawn for row in labelling.labels_of(run).values())
+    given = len(labelling.counted(run))
     if given:
         found = labelling.keep_checks(run)
         remeasure(path)
