@@ -20,6 +20,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from demur import floor as safety
+from demur.checks import Validation
 from demur.comparison import check_same_judges, check_same_prompts
 from demur.errors import ConfigError
 from demur.fitting import outcomes
@@ -93,6 +94,8 @@ class Verification:
     """Ids of prompts that must be refused, complied with by B in at least one sample and by A in none."""
     metrics: tuple[tuple[Metric, ...], tuple[Metric, ...]]
     """The headline judge's metric rows over whole benchmarks, of A and of B."""
+    validations: tuple[Validation, ...] = ()
+    """What the judge's numbers rest on, by language and class of prompts."""
 
     @property
     def measured(self) -> bool:
@@ -155,6 +158,7 @@ def verify(
         newly_answered=freed,
         newly_unsafe=floor.newly_unsafe,
         metrics=(_headline(before, judge), _headline(after, judge)),
+        validations=tuple(dict.fromkeys((*before.validations, *after.validations))),
     )
 
 

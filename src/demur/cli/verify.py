@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from demur.cli._console import HEADLINES, MISSED, console, emit_json, interval, progress, table
+from demur.cli._console import (
+    HEADLINES,
+    MISSED,
+    WHERE_ANY,
+    console,
+    emit_json,
+    marked,
+    progress,
+    table,
+    validation_note,
+)
 
 if TYPE_CHECKING:
     from demur.floor import Difference
@@ -125,14 +135,16 @@ def _show(found: Verification) -> None:
     ]
     for line in lines:
         out.print(line, highlight=False, markup=False)
+    validation_note(found.validations)
 
 
 def _rows(found: Verification, benchmark: str) -> list[list[str]]:
     rows = []
     for name, text in (dict(EXTRA_ROWS) | dict(HEADLINES)).items():
         a, b = (found.metric(side, benchmark, name) for side in (0, 1))
-        cells = [interval(a), interval(b)]
-        if cells != ["no data", "no data"]:
+        cells = [marked(a, found.validations), marked(b, found.validations)]
+        seen = name not in WHERE_ANY or any(m is not None and m.value for m in (a, b))
+        if seen and cells != ["no data", "no data"]:
             rows.append([benchmark, text, *cells, _both(a, b, "n"), _both(a, b, "groups")])
     return rows
 
