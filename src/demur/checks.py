@@ -196,6 +196,11 @@ def shipped(judge: str) -> tuple[Check, ...]:
     return load_checks(path) if "/" not in judge and path.is_file() else ()
 
 
+def shipped_on(judge: str, path: Path) -> bool:
+    """Say whether the check shipped for a judge, and the judge itself, were made on the labels of a file."""
+    return any(check.source.startswith(path.name.removesuffix(".jsonl")) for check in shipped(judge))
+
+
 def load_checks(path: Path) -> tuple[Check, ...]:
     """Read a check file: one check, or a list of them.
 

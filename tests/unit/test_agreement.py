@@ -394,3 +394,18 @@ def test_the_mirrors_answers_are_read_as_they_are(mirror: Path, name: str) -> No
     assert len(found.rows) in (1500, 400)
     judged_ = list(judge_labelled(Keyword(), "keyword", found.rows[:20]))
     assert len(judged_) == 20
+
+
+def test_a_judge_that_labels_nothing_has_no_figures(tmp_path: Path) -> None:
+    file = write(
+        tmp_path / "a.jsonl", *({"prompt": f"p{i}", "response": f"r{i}", "label": "refusal"} for i in range(5))
+    )
+    (tmp_path / "dead.py").write_text(
+        '"""A judge that is never there."""\nfrom dataclasses import dataclass\nfrom typing import ClassVar\n'
+        "@dataclass(frozen=True, slots=True, kw_only=True)\nclass Dead:\n"
+        '    """Never there."""\n    questions: ClassVar = ("refusal",)\n'
+        '    def __call__(self, items):\n        raise RuntimeError("no server")\n'
+    )
+    done = demur("judges", "check", str(file), "--judge", str(tmp_path / "dead.py"), "--json")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "labelled none of 5 answers; mostly: judge: RuntimeError: no server" in done.stderr.replace("\n", " ")

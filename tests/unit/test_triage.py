@@ -447,3 +447,29 @@ def test_a_judge_elsewhere_is_named_before_and_gets_redacted_texts(
 def test_the_example_hook_redacts_beside_the_built_in_patterns() -> None:
     hook = Path(__file__).parents[2] / "examples" / "triage" / "hook.py"
     assert redactor(str(hook))("Dr Lopez, C-1234, 555123456") == "[name], [customer], [phone]"
+
+
+DEAD = '''"""A judge that is never there."""
+from dataclasses import dataclass
+from typing import ClassVar
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dead:
+    """Never there."""
+    questions: ClassVar = ("QUESTION",)
+    def __call__(self, items):
+        raise RuntimeError("no server")
+'''
+
+
+@pytest.mark.parametrize(("option", "question"), [("--judge", "refusal"), ("--harm", "prompt_harm")])
+def test_a_dead_judge_gives_no_count_and_exit_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, question: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    traffic(tmp_path, 60)
+    (tmp_path / "dead.py").write_text(DEAD.replace("QUESTION", question))
+    done = demur("triage", "log.jsonl", option, "./dead.py", "--out", "t")
+    assert done.returncode == 1
+    assert "no data" in done.stdout
+    found = json.loads(demur("triage", "log.jsonl", option, "./dead.py", "--out", "t", "--json").stdout)
+    assert found["refused" if option == "--judge" else "likely_over_refusals"] is None

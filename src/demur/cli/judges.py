@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +13,6 @@ from demur.cli._console import console, emit_json, progress, table
 from demur.types import DEFAULT_JUDGE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from demur.agreement import Agreement
     from demur.labelled import LabelledSet
 
@@ -45,6 +45,7 @@ def _add_check(group: typer.Typer) -> None:
         as_json: bool = typer.Option(False, "--json", help="Print JSON."),
     ) -> None:
         from demur.assemble import build_judges
+        from demur.checks import shipped_on
         from demur.labelled import Reading, prompts_beside, read_labelled, with_prompts
 
         reading = Reading(
@@ -64,6 +65,10 @@ def _add_check(group: typer.Typer) -> None:
             return
         ((part, instance),) = build_judges([judge], [])
         verdicts = _judged(labelled, instance, part.name, quiet=as_json)
+        if not any(v.label in ("compliance", "partial_refusal", "refusal") for v in verdicts):
+            raise _unread(part.name, verdicts)
+        if shipped_on(part.name, file):
+            _notes([f"{part.name} was made on these labels: its figures flatter; docs/judges.md has held-out ones"])
         two = _two_classes(labelled) if binary is None else binary
         _show(labelled, verdicts, part.name, binary=two, as_json=as_json)
         if save is not None:
@@ -148,6 +153,14 @@ def _judged(labelled: LabelledSet, judge: Any, name: str, *, quiet: bool) -> lis
             verdicts.append(verdict)
             tell("verdicts", len(verdicts), len(labelled.rows))
     return verdicts
+
+
+def _unread(judge: str, verdicts: list[Any]) -> typer.Exit:
+    """Say why a judge that labelled no answer has no figures; return the exit to raise."""
+    reasons = Counter(v.unscored for v in verdicts if v.unscored).most_common(1)
+    why = f"; mostly: {reasons[0][0]}" if reasons else ""
+    console(stderr=True).print(f"{judge} labelled none of {len(verdicts)} answers{why}", highlight=False, markup=False)
+    return typer.Exit(1)
 
 
 def _two_classes(labelled: LabelledSet) -> bool:

@@ -70,6 +70,8 @@ def register(app: typer.Typer) -> None:
             emit_json(to_json(found))
         else:
             _show(found, page)
+        if found.refused is None or (harm and found.refused and found.likely_over_refusals is None):
+            raise typer.Exit(1)
         if max_over_refusals is not None and _above(found, max_over_refusals):
             raise typer.Exit(MISSED)
 
@@ -90,14 +92,21 @@ def _show(found: Triage, page: Path) -> None:
     for where, reason in found.first_skipped:
         say(f"  skipped {where}: {reason}", style="dim")
     say("answers: " + ", ".join(f"{state.replace('_', ' ')} {n}" for state, n in found.states.items()))
-    say(f"refused: {found.refused} ({1000 * found.refused / found.rows:.1f} per 1,000)")
+    if found.refused is None:
+        say("refused: no data; the judge labelled no answer")
+    else:
+        say(f"refused: {found.refused} of {found.scored} scored ({1000 * found.refused / found.scored:.1f} per 1,000)")
     if found.likely_over_refusals is not None:
         name = found.judges[-1][0]
-        share = 1000 * found.likely_over_refusals / found.rows
+        share = 1000 * found.likely_over_refusals / found.scored
         say(
             f"of these with prompts that {name} calls benign: {found.likely_over_refusals} "
             f"({share:.1f} per 1,000, not corrected for its errors)"
         )
+    elif len(found.judges) > 1:
+        say(f"of these with prompts that {found.judges[-1][0]} calls benign: no data; it labelled none")
+    else:
+        say("likely over-refusals: not asked; name a judge of prompts with --harm, or label the queue")
     if found.triggers:
         rows = [[t.name, str(t.refused), str(t.answered), f"{t.z or 0:.1f}"] for t in found.triggers]
         table(f"Triggers, of {found.grouped}", ("word", "refused", "answered", "z"), rows, right=(1, 2, 3))

@@ -21,7 +21,7 @@ from demur.addresses import host, is_loopback
 from demur.errors import ConfigError
 from demur.files import RowWriter, fingerprint, read_lines, write_json
 from demur.measure import Progress
-from demur.metrics import REFUSED, Outcome, outcomes
+from demur.metrics import COHERENT, REFUSED, Outcome, outcomes
 from demur.triage import groups, queue
 from demur.triage.estimate import Estimate, Stratum, over_refusals
 from demur.triage.logs import Logs, read_logs
@@ -77,10 +77,12 @@ class Triage:
     """(where, why) of the first few rows that were no prompt with an answer."""
     states: Mapping[str, int]
     """How many answers are what: refusal labels, truncated, filtered, unscored."""
-    refused: int
-    """Refusals, partial refusals and filtered answers."""
+    scored: int
+    """Answers whose outcome is known: all but those that a judge or the transport failed on."""
+    refused: int | None
+    """Refusals, partial refusals and filtered answers; None where the judge read no answer at all."""
     likely_over_refusals: int | None
-    """Refused prompts that the harm judge calls benign, uncorrected; None without such a judge."""
+    """Refused prompts that the harm judge calls benign, uncorrected; None where it labelled none, or there is none."""
     judges: tuple[tuple[str, str], ...]
     """(judge, where it works) as `works_at` says it."""
     grouped: str
@@ -248,7 +250,9 @@ def _result(
     path: str,
 ) -> Triage:
     refused = [o.prompt for o in found if o.state in REFUSED]
+    read = any(o.state in COHERENT or o.state in REFUSED for o in found)
     benign = [p for p in refused if harm.get(p.id) == "benign"]
+    told = work.harm is not None and (any(harm.values()) or not refused)
     chosen = benign if work.harm is not None else refused
     texts = [work.redact(p.text) for p in chosen]
     answered = [work.redact(o.prompt.text) for o in found if o.state == "compliance"]
@@ -259,8 +263,9 @@ def _result(
         skipped=len(logs.skipped),
         first_skipped=tuple((s.where, s.reason) for s in logs.skipped[:5]),
         states=dict(Counter(o.state for o in found).most_common()),
-        refused=len(refused),
-        likely_over_refusals=len(benign) if work.harm is not None else None,
+        scored=sum(o.measured for o in found),
+        refused=len(refused) if read else None,
+        likely_over_refusals=len(benign) if read and told else None,
         judges=tuple((part.name, works_at(part)) for part in asked),
         grouped="refused prompts that the harm judge calls benign"
         if work.harm
