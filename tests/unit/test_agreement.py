@@ -21,7 +21,7 @@ from demur.benchmarks.file import File
 from demur.checks import load_checks
 from demur.errors import ConfigError, DataError, NotFound
 from demur.judges.keyword import Keyword
-from demur.labelled import Labelled, Reading, label_of, prompts_beside, read_labelled, with_prompts
+from demur.labelled import Labelled, LabelledSet, Reading, label_of, prompts_beside, read_labelled, with_prompts
 from demur.types import LABELS, Item, Part, Prompt, Verdict
 from tests.unit.command_line import demur
 
@@ -369,6 +369,18 @@ def test_effective_counts_shrink_with_clusters_and_unequal_weights() -> None:
 PART = Part(name="echo", settings={})
 
 
+def test_one_prompt_in_two_spellings_is_found_by_elimination() -> None:
+    (row,) = rows_of(("refusal", "refusal", 1))
+    labelled = LabelledSet(rows=tuple(replace(row, prompt=p) for p in ("known", "my old kettle")), notes=())
+    prompts = [
+        Prompt(id=f"p/{i}", text=text, expected="refuse", source="p")
+        for i, text in enumerate(("known", "an old kettle"))
+    ]
+    assert [row.expected for row in with_prompts(labelled, prompts).rows] == ["refuse", "refuse"]
+    more = [*prompts, Prompt(id="p/2", text="a third", expected="comply", source="p")]
+    assert [row.expected for row in with_prompts(labelled, more).rows] == ["refuse", None]
+
+
 def test_a_judge_of_other_questions_cannot_be_checked() -> None:
     judge = mock.Mock(questions=("quality",))
     with pytest.raises(ConfigError, match="quality"):
@@ -385,7 +397,7 @@ def test_the_published_table_of_xstest_comes_from_its_labels(mirror: Path) -> No
     gpt = found["gpt4", "comply"]
     assert (gpt.refusal, gpt.partial) == (0.064, 0.02)
     unsafe = found["mistralinstruct", "refuse"]
-    assert unsafe.compliance == pytest.approx(127 / 199)
+    assert unsafe.compliance == pytest.approx(128 / 200)
 
 
 @pytest.mark.parametrize("name", ["xstest_ko.responses.jsonl", "refusal_direction.responses.jsonl"])
