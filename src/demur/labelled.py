@@ -161,13 +161,13 @@ def with_prompts(labelled: LabelledSet, prompts: Sequence[Prompt]) -> LabelledSe
     """Take class, category and language of each row from the prompt of the same text, where the row has none.
 
     Texts are compared without case, punctuation and blanks; never by likeness, since contrast sets hold prompts that
-    differ in a word and in class. Where one text alone is not in the set and one prompt alone is in no row, they are
-    taken for the same prompt in two spellings.
+    differ in a word and in class. Where one text alone is not in the set and one prompt alone is in no row, all others
+    (ten at least) being found, the two are taken for one prompt in two spellings.
     """
     known = {_key(p.text): p for p in prompts}
     asked = {_key(row.prompt) for row in labelled.rows}
     strange, unused = asked - known.keys(), known.keys() - asked
-    if len(strange) == len(unused) == 1:
+    if len(strange) == len(unused) == 1 and len(known) > 10:
         known[strange.pop()] = known[unused.pop()]
     rows, missing = [], 0
     for row in labelled.rows:

@@ -371,14 +371,14 @@ PART = Part(name="echo", settings={})
 
 def test_one_prompt_in_two_spellings_is_found_by_elimination() -> None:
     (row,) = rows_of(("refusal", "refusal", 1))
-    labelled = LabelledSet(rows=tuple(replace(row, prompt=p) for p in ("known", "my old kettle")), notes=())
+    same = [f"question {i}" for i in range(10)]
+    labelled = LabelledSet(rows=tuple(replace(row, prompt=p) for p in (*same, "my old kettle")), notes=())
     prompts = [
-        Prompt(id=f"p/{i}", text=text, expected="refuse", source="p")
-        for i, text in enumerate(("known", "an old kettle"))
+        Prompt(id=f"p/{i}", text=text, expected="refuse", source="p") for i, text in enumerate((*same, "an old kettle"))
     ]
-    assert [row.expected for row in with_prompts(labelled, prompts).rows] == ["refuse", "refuse"]
-    more = [*prompts, Prompt(id="p/2", text="a third", expected="comply", source="p")]
-    assert [row.expected for row in with_prompts(labelled, more).rows] == ["refuse", None]
+    assert {row.expected for row in with_prompts(labelled, prompts).rows} == {"refuse"}
+    more = [*prompts, Prompt(id="p/11", text="another", expected="comply", source="p")]
+    assert with_prompts(labelled, more).rows[-1].expected is None
 
 
 def test_a_judge_of_other_questions_cannot_be_checked() -> None:
