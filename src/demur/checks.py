@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -256,11 +256,18 @@ BY_CLASS: Mapping[Class, tuple[str, ...]] = {
 averaged (`…_macro_language`) they rest on the same."""
 
 
-def not_validated(name: str, judge: str, validations: Sequence[Validation]) -> str:
-    """Return the mark of a number whose judge has no check: `not validated`, with the languages where not in all."""
+def not_validated(name: str, judge: str, validations: Sequence[Validation], languages: Collection[str] = ()) -> str:
+    """Return the mark of a number whose judge has no check: `not validated`, `in part` where it has some; else "".
+
+    Args:
+        name: of the number.
+        judge: whose verdicts it rests on.
+        validations: of the whole run.
+        languages: of the prompts behind the number; empty: all of the run.
+    """
     own = [v for v in validations if v.judge == judge and name.startswith(BY_CLASS[v.expected])]
-    missing = sorted({v.language for v in own if v.reason})
+    own = [v for v in own if not languages or v.language in languages]
+    missing = [v for v in own if v.reason]
     if not missing:
         return ""
-    everywhere = missing == sorted({v.language for v in own})
-    return "not validated" if everywhere else f"not validated: {', '.join(missing)}"
+    return "not validated" if len(missing) == len(own) else "not validated in part"

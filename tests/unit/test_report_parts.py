@@ -143,7 +143,7 @@ def test_corrected_rates_stand_under_the_raw_ones_and_what_is_not_validated_is_m
     assert labels[at - 1] == "Answered"
     assert board.rows[at].before is not None
     assert board.rows[at].before.value == 0.55
-    assert "Held (not validated: de)" in labels
+    assert "Held (not validated in part)" in labels
     assert [row.name for row in board.more] == ["pair_accuracy"]
     for page in report.write(tmp_path):
         shown = page.read_text(encoding="utf-8")

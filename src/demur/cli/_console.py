@@ -8,7 +8,7 @@ import sys
 import time
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -160,12 +160,20 @@ def interval(metric: Metric | None) -> str:
     return text
 
 
-def marked(metric: Metric | None, validations: Sequence[Validation]) -> str:
-    """Return `interval`, with the mark of a number whose judge has no check."""
+def marked(metric: Metric | None, validations: Sequence[Validation], languages: Collection[str] = ()) -> str:
+    """Return `interval`, with the mark of a number whose judge has no check in (some of) these languages."""
     from demur.checks import not_validated
 
-    mark = not_validated(metric.name, metric.judge, validations) if metric and metric.value is not None else ""
+    if metric is None or metric.value is None:
+        return interval(metric)
+    mark = not_validated(metric.name, metric.judge, validations, languages)
     return f"{interval(metric)} ({mark})" if mark else interval(metric)
+
+
+def languages_of(metrics: Sequence[Metric], benchmark: str) -> set[str]:
+    """Return the languages of a benchmark's prompts, as its slices name them."""
+    parts = [m.slice.partition("=") for m in metrics if m.benchmark == benchmark]
+    return {value for key, _, value in parts if key == "language"}
 
 
 def validation_note(validations: Sequence[Validation]) -> None:
@@ -204,10 +212,11 @@ def metric_rows(metrics: Sequence[Metric], validations: Sequence[Validation] = (
     for m in metrics:
         first.setdefault(m.benchmark, m.judge)
     for benchmark, judge in first.items():
+        here = languages_of(metrics, benchmark)
         name_of = benchmark if len(set(first.values())) == 1 else f"{benchmark} ({judge})"
         own = {m.name: m for m in metrics if m.benchmark == benchmark and m.slice == "all" and m.judge == judge}
         for name, text in HEADLINES:
             row = own.get(name)
             if row is not None and (row.value or name not in WHERE_ANY) and (row.value is not None or name in AXES):
-                rows.append([name_of, text, marked(row, validations), str(row.n), str(row.groups)])
+                rows.append([name_of, text, marked(row, validations, here), str(row.n), str(row.groups)])
     return rows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -121,8 +121,9 @@ def _board(
         key = own if own in was or name != "oracle_correct_rate" else (benchmark, lender, name, cut)
         return _rate(was.get(key)), _rate(now.get(key))
 
+    languages = [cut.partition("=")[2] for b, _, _, cut in was if b == benchmark and cut.startswith("language=")]
     rows = [
-        replace(row, label=_marked(row, judge, rests))
+        replace(row, label=_marked(row, judge, rests, languages))
         for measure in MEASURES
         for row in _rows(measure, both, benchmark, shifts)
     ]
@@ -147,9 +148,9 @@ def _more(both: Both) -> Iterator[Row]:
             yield Row(name=name, label=label, meaning=meaning, before=before, after=after, unit=unit)
 
 
-def _marked(row: Row, judge: str, rests: Sequence[Validation]) -> str:
+def _marked(row: Row, judge: str, rests: Sequence[Validation], languages: Collection[str]) -> str:
     """Return a row's label, with the mark of a number whose judge has no check."""
-    mark = not_validated(row.name, judge, rests)
+    mark = not_validated(row.name, judge, rests, languages)
     return f"{row.label} ({mark})" if mark else row.label
 
 
