@@ -271,3 +271,17 @@ def not_validated(name: str, judge: str, validations: Sequence[Validation], lang
     if not missing:
         return ""
     return "not validated" if len(missing) == len(own) else "not validated in part"
+
+
+def unvalidated(validations: Iterable[Validation]) -> list[str]:
+    """Return why numbers are marked, a line for each judge and reason: `keyword is not validated in de, fr: …`."""
+    found: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for v in validations:
+        if v.reason:
+            reason = v.reason.removesuffix(f" in {v.language}")
+            found.setdefault((v.judge, reason), {}).setdefault(v.language, []).append(v.expected)
+    lines = []
+    for (judge, reason), where in found.items():
+        named = [lang if len(set(classes)) > 1 else f"{lang} ({classes[0]})" for lang, classes in sorted(where.items())]
+        lines.append(f"{judge} is not validated in {', '.join(named)}: {reason}")
+    return lines

@@ -178,13 +178,10 @@ def languages_of(metrics: Sequence[Metric], benchmark: str) -> set[str]:
 
 def validation_note(validations: Sequence[Validation]) -> None:
     """Print why numbers are marked as not validated, one line per reason."""
-    reasons: dict[tuple[str, str], dict[str, list[str]]] = {}
-    for v in validations:
-        if v.reason:
-            reasons.setdefault((v.judge, v.reason), {}).setdefault(v.language, []).append(v.expected)
-    for (judge, reason), where in reasons.items():
-        named = [lang if len(classes) > 1 else f"{lang} ({classes[0]})" for lang, classes in sorted(where.items())]
-        console().print(f"{judge} is not validated in {', '.join(named)}: {reason}", highlight=False, markup=False)
+    from demur.checks import unvalidated
+
+    for line in unvalidated(validations):
+        console().print(line, highlight=False, markup=False)
 
 
 def failure_note(verdicts: Sequence[Verdict]) -> None:

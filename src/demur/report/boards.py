@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Literal
 
 from demur import stats
-from demur.checks import Validation, not_validated
+from demur.checks import Validation, not_validated, unvalidated
 from demur.floor import paired_difference
 from demur.metrics import Outcome
 from demur.records import LoadedRun
@@ -137,7 +137,7 @@ def _board(
         languages=tuple(_slice(cut, both) for cut in cuts if cut.startswith("language=")),
         interval=", ".join(dict.fromkeys(made)),
         more=tuple(_more(both)),
-        notes=tuple(_notes(judge, rests)),
+        notes=tuple(f"{line}." for line in unvalidated(r for r in rests if r.judge == judge)),
     )
 
 
@@ -152,16 +152,6 @@ def _marked(row: Row, judge: str, rests: Sequence[Validation], languages: Collec
     """Return a row's label, with the mark of a number whose judge has no check."""
     mark = not_validated(row.name, judge, rests, languages)
     return f"{row.label} ({mark})" if mark else row.label
-
-
-def _notes(judge: str, rests: Sequence[Validation]) -> Iterator[str]:
-    """Yield why the judge's numbers are marked, a line for each reason."""
-    reasons: dict[str, set[str]] = {}
-    for rest in rests:
-        if rest.judge == judge and rest.reason:
-            reasons.setdefault(rest.reason, set()).add(rest.language)
-    for reason, languages in reasons.items():
-        yield f"{judge} is not validated in {', '.join(sorted(languages))}: {reason}."
 
 
 def _rows(measure: tuple[str, str, str], both: Both, benchmark: str, shifts: Shifts) -> list[Row]:

@@ -169,6 +169,8 @@ def _settings(written: str, path: Path) -> Mapping[str, Any]:
 def _title(run: LoadedRun) -> str:
     names = [name for name in dict.fromkeys(m.benchmark for m in run.metrics) if name != POOLED]
     names = names or [p.name for p in run.spec.benchmarks]
+    if len(names) > 3:
+        return f"{run.spec.model.id} on {len(names)} benchmarks"
     return f"{run.spec.model.id} on {', '.join(names)}"
 
 

@@ -19,12 +19,16 @@ if TYPE_CHECKING:
 Axis = Literal["answered", "held"]
 EXPECTED: dict[Axis, str] = {"answered": "comply", "held": "refuse"}
 TITLES = {"answered": "Answered", "held": "Held"}
+FEW = 5
+"""Scored prompts below which a cell is not coloured."""
 MOST = 30
 """Categories drawn; the table holds all."""
 
 
 def heats(before: Mapping[Key, Judged], after: Mapping[Key, Judged] | None) -> tuple[Heat, ...]:
-    """Count both axes by language and category; none where there is but one language or one category.
+    """Count both axes by language and category, for the categories that stand in several languages.
+
+    There is no map where no category does.
 
     Args:
         before: the answers of the first run.
@@ -34,8 +38,10 @@ def heats(before: Mapping[Key, Judged], after: Mapping[Key, Judged] | None) -> t
     for axis in EXPECTED:
         sides = [_counts(side, axis) for side in (before, after) if side is not None]
         keys = list(dict.fromkeys(key for side in sides for key in side))
-        categories, languages = (list(dict.fromkeys(key[i] for key in keys)) for i in (0, 1))
-        if len(categories) < 2 or len(languages) < 2:
+        several = [c for c in dict.fromkeys(key[0] for key in keys) if sum(key[0] == c for key in keys) > 1]
+        keys = [key for key in keys if key[0] in several]
+        categories, languages = several, list(dict.fromkeys(key[1] for key in keys))
+        if not categories:
             continue
         cells = {key: (Cell(*sides[0].get(key, (0, 0))), Cell(*sides[-1].get(key, (0, 0)))) for key in keys}
         made.append(Heat(axis=axis, categories=tuple(categories), languages=tuple(languages), cells=cells))
@@ -60,7 +66,8 @@ def picture(heat: Heat, *, compared: bool) -> Picture:
         svg=svg,
         caption="Per cent"
         + (", after; below it the change in points" if compared else "")
-        + ". Darker is higher; an empty cell has no scored prompts. Cells are small: read their n in the table."
+        + f". Darker is higher; a cell of fewer than {FEW} scored prompts has no colour, an empty one has none. "
+        "Cells are small: read their n in the table."
         + (f" {left_out} more categories are in the table." if left_out else ""),
         table=table(heat, compared=compared),
     )
@@ -100,14 +107,15 @@ def _draw(axes: Axes, heat: Heat, shown: Sequence[str], *, compared: bool) -> No
 
     values = np.full((len(shown), len(heat.languages)), np.nan)
     for (category, language), (_, now) in heat.cells.items():
-        if category in shown and now.value is not None:
+        if category in shown and now.value is not None and now.n >= FEW:
             values[shown.index(category), heat.languages.index(language)] = now.value
     axes.pcolormesh(values, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=1.5)
-    for (i, j), value in np.ndenumerate(values):
-        if not np.isnan(value):
-            moved = _moved(*heat.cells[shown[i], heat.languages[j]]) if compared else ""
-            colour = "white" if value > 0.6 else INK
-            axes.text(j + 0.5, i + 0.5, f"{100 * value:.0f}{moved}", ha="center", va="center", fontsize=8, color=colour)
+    for (category, language), (was, now) in heat.cells.items():
+        if category in shown and now.value is not None:
+            place = heat.languages.index(language) + 0.5, shown.index(category) + 0.5
+            moved = _moved(was, now) if compared else ""
+            colour = "white" if now.value > 0.6 and now.n >= FEW else INK
+            axes.text(*place, f"{100 * now.value:.0f}{moved}", ha="center", va="center", fontsize=8, color=colour)
     axes.set_yticks([i + 0.5 for i in range(len(shown))], [text.short(c or "(none)") for c in shown])
     axes.set_xticks([j + 0.5 for j in range(len(heat.languages))], heat.languages)
     axes.xaxis.tick_top()
