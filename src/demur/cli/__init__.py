@@ -15,7 +15,7 @@ from demur.errors import DemurError
 
 VERBS = (
     "run", "measure", "explain", "fit", "compare", "verify", "triage", "capability", "report", "list", "show", "doctor",
-    "organism", "chat", "benchmarks", "judges",
+    "organism", "chat", "benchmarks", "judges", "mine",
 )  # fmt: skip
 _HELP = "Measure, explain and mitigate over-refusal in language models, under a safety floor."
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from demur.dedup import THRESHOLD
-from demur.errors import DataError
+from demur.errors import ConfigError, DataError
 from demur.files import fingerprint, lock, write_json
 from demur.mining import choosing
 from demur.mining.folder import CANDIDATES, CARD, DISTINCT, MODERATED, SCORED, SELECTED, Folder, lines
@@ -32,7 +32,8 @@ class Mining:
     sources: tuple[Source, ...]
     judges: tuple[tuple[Part, Judge], ...]
     """Judges of `prompt_harm`; a majority of them must call a candidate benign."""
-    scorer: Scorer
+    scorer: Scorer | None = None
+    """None until the model's own is fitted."""
     selection: Selection = field(default_factory=Selection)
     evaluation: Mapping[str, Sequence[Prompt]] = field(default_factory=dict)
     """Sets that mined prompts must not share anything with, by name."""
@@ -65,7 +66,7 @@ def mine(
         prepare(folder, what, progress)
         folder.stage("select", _select_record(what), lambda: choosing.select(folder, what.selection))
         folder.gather()
-        card = _card(folder, what)
+        card = card_of(folder, what)
         write_json(folder.file(CARD), card)
     return card
 
@@ -86,7 +87,7 @@ def prepare(folder: Folder, what: Mining, progress: Progress) -> None:
     folder.stage("distinct", {"mark": _short(kept_away)}, lambda: _distinct(folder, what, held(), progress))
     judges = {"judges": [to_json(part) for part, _ in what.judges]}
     folder.stage("moderate", judges, lambda: _moderate(folder, what, progress))
-    scorer = {"scorer": dict(what.scorer.record), "export_answered": what.export_answered}
+    scorer = {"scorer": dict(_scorer(what).record), "export_answered": what.export_answered}
     folder.stage("score", scorer, lambda: _score(folder, what, progress))
 
 
@@ -188,7 +189,7 @@ def _score(folder: Folder, what: Mining, progress: Progress) -> None:
     with Appender(path) as scores:
         done = scores.done
         for batch in batched(_after(prompts(folder.file(MODERATED)), done), _ASKED):
-            given = what.scorer(batch)
+            given = _scorer(what)(batch)
             if [s.prompt_id for s in given] != [p.id for p in batch]:
                 raise DataError(f"the scorer gave {len(given)} scores for {len(batch)} prompts, or in another order")
             scores.write(_withheld(p, s, what.export_answered) for p, s in zip(batch, given, strict=True))
@@ -215,6 +216,12 @@ def _withheld(prompt: Prompt, score: Score, export: bool) -> dict[str, Any]:
     return row
 
 
+def _scorer(what: Mining) -> Scorer:
+    if what.scorer is None:
+        raise ConfigError("mining has no scorer; use demur.boundary_scorer.BoundaryScorer, or any Scorer")
+    return what.scorer
+
+
 def _after(rows: Iterable[Prompt], done: int) -> Iterator[Prompt]:
     """Yield the rows behind the first `done`."""
     for number, row in enumerate(rows):
@@ -222,7 +229,8 @@ def _after(rows: Iterable[Prompt], done: int) -> Iterator[Prompt]:
             yield row
 
 
-def _card(folder: Folder, what: Mining) -> dict[str, Any]:
+def card_of(folder: Folder, what: Mining) -> dict[str, Any]:
+    """Return the card of a folder in which every stage has been done."""
     evaluation = Evaluation(what.evaluation, threshold=what.near).hashes
     counts = folder.counts()
     withheld = counts["dropped"].get("score", {}).get(choosing.WITHHELD, 0)
@@ -232,7 +240,7 @@ def _card(folder: Folder, what: Mining) -> dict[str, Any]:
         "selection": {**to_json(what.selection), **choosing.summary(folder)},
         "sources": [dict(source.record) for source in what.sources],
         "judges": [to_json(part) for part, _ in what.judges],
-        "scorer": dict(what.scorer.record),
+        "scorer": dict(_scorer(what).record),
         "near": what.near,
         "decontaminated_against": evaluation,
         "harmful_answered": {"count": withheld, "exported": what.export_answered},
