@@ -1,7 +1,7 @@
 """Time and memory of mining synthetic candidates: `python perf/mining.py 100000 [FOLDER]`.
 
-Half of the texts are fresh draws of words, a tenth are an earlier text with a word more, the rest come from templates, as
-rewrites of a generator do. Judges and scores are made up; everything else is what `demur mine` runs.
+Half of the texts are fresh draws of words, a tenth are an earlier text with a word more, the rest come from templates,
+as rewrites of a generator do. Judges and scores are made up; everything else is what `demur mine` runs.
 """
 
 from __future__ import annotations

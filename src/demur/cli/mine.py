@@ -63,29 +63,30 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         from demur.mining.rewriting import Rewriting
         from demur.mining.selection import Selection
-        from demur.settings import Problems
+        from demur.settings import Problems, make
 
         problems = Problems()
         with problems.gather():
             _check(list(candidates or ()), seeds, generator, rounds, judge)
         with problems.gather():
-            selection = Selection(
-                rule=rule, per_category=per_category, twins=twins, deep=deep, triggers=tuple(trigger), seed=seed
-            )  # type: ignore[arg-type]
+            numbers = {"per_category": per_category, "twins": twins, "deep": deep, "seed": seed}
+            selection = make(Selection, {"rule": rule, "triggers": trigger, **numbers}, where="demur mine")
         problems.check()
         from demur import mine as job
         from demur.mining.loop import Loop
         from demur.mining.stages import Mining
+        from demur.mining.strategies import STRATEGIES
 
         loop = None
         if seeds:
             part, made = job.generator(generator)
-            shares = {"shares": dict.fromkeys(_names(strategies), 1.0)} if strategies else {}
+            names = _names(strategies) or STRATEGIES
             first = Rewriting(
-                seeds=job.harmful(seeds), generator=made, part=part, k=k, requests=requests, templates=templates,
-                seed=seed, **shares,
+                seeds=job.harmful(seeds), generator=made, part=part, shares=dict.fromkeys(names, 1.0), k=k,
+                requests=requests, templates=templates, seed=seed,
             )  # fmt: skip
-            loop = Loop(first=first, rounds=rounds, operators=_names(evolve), fitness=fitness, closed=not open_loop)  # type: ignore[arg-type]
+            evolved: Any = {"rounds": rounds, "operators": _names(evolve), "fitness": _fitness(fitness)}
+            loop = Loop(first=first, closed=not open_loop, **evolved)
         what = Mining(
             sources=job.sources(list(candidates or ())),
             judges=job.moderators(judge or ["declared"]),
@@ -122,6 +123,14 @@ def _check(candidates: list[str], seeds: list[str], generator: str, rounds: int,
             "what a generator writes carries no label, so it needs a judge of prompt_harm: "
             "--judge guard:… or --judge llm:rubric=prompt_harm,generator=…"
         )
+
+
+def _fitness(name: str) -> str:
+    from demur.errors import NotFound
+
+    if name not in ("near", "refused"):
+        raise NotFound("fitness", name, ("near", "refused"), where="--fitness")
+    return name
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -91,8 +91,7 @@ class Near:
 
     def _inside(self, part: _Part) -> dict[int, list[tuple[int, float]]]:
         """Return, for each row of a part, the earlier rows near it with their similarities."""
-        run = _run(part.keys, 0)
-        i, j = self._pairs(part, run)
+        i, j = self._pairs(part, _run(part, 0))
         i, j = i[j < i], j[j < i]
         good = _agree(part.marks, part.marks, i, j) >= self.threshold - LOOSE
         i, j = i[good], j[good]
@@ -120,12 +119,13 @@ class Near:
 
     def _pairs(self, part: _Part, run: _Run) -> tuple[Ints, Ints]:
         """Return (row of the part, row of the run), each once, of texts that share a band."""
-        keys = part.keys.ravel()
+        order = part.order
+        keys = part.keys.ravel()[order]
         low = np.searchsorted(run.keys, keys, "left")
         counts = np.searchsorted(run.keys, keys, "right") - low
         hit = np.flatnonzero(counts)
         low, counts = low[hit], counts[hit]
-        rows = np.repeat(hit % part.size, counts)
+        rows = np.repeat(order[hit] % part.size, counts)
         at = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(low, counts)
         width = max(self.size, part.size, 1)
         pairs = each_once(rows.astype(np.int64) * width + run.rows[at])
@@ -141,7 +141,7 @@ class Near:
         self._grams[used:grams] = part.grams
         self._starts[self.size + 1 : count + 1] = part.starts[1:] + used
         self._marks[self.size : count] = part.marks
-        self._runs.append(_run(part.keys, self.size))
+        self._runs.append(_run(part, self.size))
         self.size = count
         while len(self._runs) > 1 and len(self._runs[-2].keys) <= 2 * len(self._runs[-1].keys):
             two, one = self._runs.pop(), self._runs.pop()
@@ -157,6 +157,8 @@ class _Part(NamedTuple):
     starts: Ints
     marks: NDArray[np.uint8]
     keys: Hashes
+    order: Ints
+    """Of all the keys, by value: a search in order stays where it is in memory."""
 
     @property
     def size(self) -> int:
@@ -167,14 +169,17 @@ class _Part(NamedTuple):
         first, last = made.starts[low], made.starts[high]
         grams = (made.grams[first:last] >> _SHORT).astype(np.uint32)
         keys = made.bands[:, low:high] ^ _SALT
-        return cls(grams, made.starts[low : high + 1] - first, made.signatures[low:high].astype(np.uint8), keys)
+        marks = made.signatures[low:high].astype(np.uint8)
+        return cls(grams, made.starts[low : high + 1] - first, marks, keys, np.argsort(keys.ravel(), kind="stable"))
 
     def take(self, rows: Ints) -> _Part:
         if len(rows) == self.size:
             return self
         counts = self.starts[rows + 1] - self.starts[rows]
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-        return _Part(self.grams[_spans(self.starts, rows, counts)], starts, self.marks[rows], self.keys[:, rows])
+        keys = self.keys[:, rows]
+        order = np.argsort(keys.ravel(), kind="stable")
+        return _Part(self.grams[_spans(self.starts, rows, counts)], starts, self.marks[rows], keys, order)
 
 
 def _spans(starts: Ints, rows: Ints, counts: Ints) -> Ints:
@@ -183,10 +188,8 @@ def _spans(starts: Ints, rows: Ints, counts: Ints) -> Ints:
     )
 
 
-def _run(keys: Hashes, first: int) -> _Run:
-    flat = keys.ravel()
-    order = np.argsort(flat, kind="stable")
-    return _Run(flat[order], (order % keys.shape[1] + first).astype(np.int32))
+def _run(part: _Part, first: int) -> _Run:
+    return _Run(part.keys.ravel()[part.order], (part.order % part.size + first).astype(np.int32))
 
 
 def _agree(one: NDArray[np.uint8], two: NDArray[np.uint8], i: Ints, j: Ints) -> NDArray[np.float64]:

@@ -15,12 +15,13 @@ from demur.mining import choosing
 from demur.mining.folder import CANDIDATES, CARD, DISTINCT, MODERATED, SCORED, SELECTED, Folder, lines
 from demur.mining.moderation import Evaluation, vote
 from demur.mining.near import Near
-from demur.mining.rows import Appender, Dropped, Score, Scorer, Writer, batched, prompts, stream
+from demur.mining.rows import Appender, Dropped, Score, Scorer, Writer, batched, plain, prompts, stream
 from demur.mining.selection import Selection
 from demur.mining.sources import Source, is_twin
 from demur.types import Judge, Part, Prompt, to_json
 
 Progress = Callable[[str, int, int], None]
+_SCORE = ("prompt_id", "d", "t", "r", "refused", "unscored")
 _BATCH = 16_384
 _ASKED = 256
 
@@ -119,7 +120,8 @@ def _distinct(folder: Folder, what: Mining, evaluation: Evaluation, progress: Pr
             for path in what.earlier:
                 for batch in batched((p for p in prompts(path) if is_twin(p) == twins), _BATCH):
                     ids += [p.id for p, t in zip(batch, index.add([p.text for p in batch]), strict=True) if t is None]
-            rows = (p for p in prompts(folder.file(CANDIDATES)) if is_twin(p) == twins)
+            mark = b'"harmful"' if twins else b""
+            rows = (p for p in prompts(folder.file(CANDIDATES), mark) if is_twin(p) == twins)
             for batch in batched(rows, _BATCH):
                 for prompt, fate, detail in _fates(batch, evaluation, index, ids, merged):
                     if fate:
@@ -201,13 +203,13 @@ def _score(folder: Folder, what: Mining, progress: Progress) -> None:
                 text = "" if score.get("withheld") else prompt.text
                 dropped.write(Dropped(id=prompt.id, stage="score", reason=score["unscored"], text=text))
             else:
-                kept.write({"prompt": to_json(prompt), **{k: score[k] for k in ("d", "t", "r", "refused")}})
+                kept.write({"prompt": plain(prompt), **{k: score[k] for k in ("d", "t", "r", "refused")}})
     _some(kept.count, "rows have a distance", folder)
 
 
 def _withheld(prompt: Prompt, score: Score, export: bool) -> dict[str, Any]:
     """Return the row of a score; one of a harmful prompt that is answered or nearly so carries no number."""
-    row: dict[str, Any] = to_json(score)
+    row: dict[str, Any] = {name: getattr(score, name) for name in _SCORE}
     if is_twin(prompt) and not export and not score.unscored and choosing.answered(score.d, score.refused):
         hidden = dict.fromkeys(("d", "t", "r", "refused"))
         return {**row, **hidden, "unscored": choosing.WITHHELD, "withheld": True}
