@@ -75,7 +75,8 @@ def main() -> None:
     )
     start = time.monotonic()
     card = mine(what, folder / str(count), overwrite=True)
-    print(json.dumps({"candidates": count, "seconds": round(time.monotonic() - start, 1), "stages": card["seconds"]}))
+    spent = {"seconds": round(time.monotonic() - start, 1), "cpu": round(time.process_time(), 1)}
+    print(json.dumps({"candidates": count, **spent, "stages": card["seconds"]}))
     print(json.dumps(card["counts"]["kept"]), card["selection"]["benign"])
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
 

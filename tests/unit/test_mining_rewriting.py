@@ -23,6 +23,7 @@ from demur.settings import PartSpec
 from demur.settings import build as part
 from demur.types import Part, Prompt, Response, Sampling
 from tests.chat_server import ChatServer, serving
+from tests.unit.command_line import demur
 from tests.unit.test_mining import texts
 
 SEEDS = tuple(
@@ -228,3 +229,20 @@ def test_a_benchmark_is_built_from_several_models_and_read_like_any_other(tmp_pa
     (tmp_path / "set" / "benchmark.jsonl").write_bytes(line(rows[0]))
     with pytest.raises(DataError, match="its card names"):
         list(made())
+
+
+def test_the_command_line_says_what_is_missing(tmp_path):
+    for words, says in (
+        ((), "nothing to mine from"),
+        (("--seeds", "world:split=train"), "go together"),
+        (("--seeds", "world:split=train", "--generator", "fake"), "needs a judge of prompt_harm"),
+        (("own.jsonl", "--rounds", "2"), "only what is generated"),
+        (("own.jsonl", "--rule", "boundry"), "boundary"),
+    ):
+        done = demur("mine", *words, cwd=tmp_path)
+        assert done.returncode == 2
+        assert says in done.stderr
+    mined(tmp_path / "one", 0.0)
+    done = demur("benchmarks", "build", "one", "--out", "set", "--name", "near", "--json", cwd=tmp_path)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["size"] == 5
