@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from demur.causes.evidence import CAUSES, REMEDIES, Sorted, Thresholds
+from demur.causes.evidence import CAUSES, REMEDIES, Sorted, Thresholds, sort
 from demur.counted import mean
 from demur.types import to_json
 
@@ -28,6 +29,7 @@ def record(found: Sequence[Sorted], at: Thresholds, *, languages: bool = True) -
         "thresholds": to_json(at),
         "classes": [_class(name, found) for name in CAUSES],
         "agreement": agreement(found, at),
+        "by_belief": by_belief(found, at),
         "notes": notes(found),
     }
     spoken = sorted({row.evidence.language for row in found})
@@ -70,6 +72,15 @@ def agreement(found: Sequence[Sorted], at: Thresholds) -> dict[str, Any]:
         "words_only": counts.get((True, False), 0),
         "probe_only": counts.get((False, True), 0),
     }
+
+
+def by_belief(found: Sequence[Sorted], at: Thresholds) -> dict[str, dict[str, int]]:
+    """Return the counts of the classes under each rule for whose word counts: how much hangs on it."""
+    counts = {}
+    for rule in ("both", "words", "probe"):
+        own = Counter(sort(row.evidence, replace(at, belief=rule)).cause for row in found)  # type: ignore[arg-type]
+        counts[rule] = {name: own.get(name, 0) for name in CAUSES}
+    return counts
 
 
 def notes(found: Sequence[Sorted]) -> list[str]:
