@@ -126,6 +126,56 @@ def register(app: typer.Typer) -> None:
         table("Spans whose removal flips a benign refusal", names, rows, right=range(2, 6))
         console().print(f"brief: {path} ({len(found)} spans)", highlight=False)
 
+    @group.command(help="Why one prompt is refused: coordinate by layer, neighbours, tokens, what flips it.")
+    def prompt(
+        text: str = typer.Argument(..., help="The prompt."),
+        model: str = typer.Option("organism", help="organism, organism:base, a local folder, or a hub id."),
+        fit_on: list[str] = typer.Option(
+            ["world:split=train"], "--fit", help="Prompts that axis and neighbours are of."
+        ),
+        layer: int | None = typer.Option(None, help="Layer of neighbours, tokens and flip [default: the clearest]."),
+        language: str = typer.Option("en", help="Language of the prompt."),
+        out: Path | None = typer.Option(None, help="Folder [default: runs/explain-prompt-<model>]."),
+        as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+    ) -> None:
+        from demur.explain import jobs
+
+        folder = out or Path("runs") / f"explain-prompt-{Path(model).name.replace(':', '-')}"
+        with progress(quiet=as_json) as tell:
+            found = jobs.prompt(
+                text, model=model, fit=fit_on, out=folder, layer=layer, language=language, progress=tell
+            )
+        if as_json:
+            emit_json(found)
+        else:
+            _show_prompt(found, folder)
+
+
+def _show_prompt(found: dict[str, Any], folder: Path) -> None:
+    out = console()
+    out.print(f"P(refuse) at the first token: {found['p_refuse']:.3f}", highlight=False)
+
+    def shown(value: float | None) -> str:
+        return "no data" if value is None else f"{value:.2f}"
+
+    rows = [
+        [str(at["layer"]), *(shown(at[name]) for name in ("t", "t_star", "d")), at["unusable"] or "yes"]
+        for at in found["by_layer"]
+    ]
+    table("Coordinate: 0 at the harmless mean, 1 at the harmful mean", ("layer", "t", "t*", "d", "usable"), rows)
+    rows = [[repr(t["token"]), f"{t['t']:.2f}", "" if t["instruction"] else "template"] for t in found["tokens"]]
+    table(f"Tokens at layer {found['layer']}", ("token", "t", ""), rows, right=(1,))
+    rows = [
+        [f"{n['cosine']:.2f}", side, n["label"], n["prompt_id"], n.get("text", "")]
+        for side in ("harmful", "harmless")
+        for n in found[side]
+    ]
+    table("Nearest prompts", ("cosine", "kind", "answered with", "id", "text"), rows, right=(0,))
+    strength = "no strength of the grid" if found["alpha"] is None else f"{found['alpha']:g} of the direction"
+    n, of = len(found["alpha_random"]), found["alpha_random_n"]
+    out.print(f"flipped by {strength}; {n} of {of} random directions of equal length flip it", highlight=False)
+    out.print(f"files: {folder}", highlight=False)
+
 
 def _show_causes(record: dict[str, Any], folder: Path) -> None:
     rows = [

@@ -21,7 +21,9 @@ from demur.boundary import Array, Axis, calibrate, group_weights, intervals, rel
 from demur.causal import GRID, Flips, flips
 from demur.directions import random_like
 from demur.distances import Fitted, compare
+from demur.methods._contrast import GROUPS
 from demur.readout import Openers
+from demur.types import Example
 
 if TYPE_CHECKING:
     from demur.explain.boundary import Observed
@@ -263,6 +265,29 @@ def _rate(flags: Any) -> float | None:
 
 def _cosine(a: Axis, b: Axis) -> float:
     return float(torch.nn.functional.cosine_similarity(a.v, b.v, dim=0))
+
+
+def by_language(contrast: Contrast, examples: Sequence[Example], layer: int) -> dict[str, Fitted]:
+    """Split the fit split's states at one layer by language; languages with too few prompts are left out.
+
+    Args:
+        contrast: made from `examples`.
+        examples: in the order in which the contrast was given them.
+        layer: one of the contrast's.
+    """
+    index = contrast.layers.index(layer)
+    parts: dict[str, dict[str, torch.Tensor]] = {}
+    for name in ("refused_harmful", "answered_plain"):
+        kind, label = GROUPS[name]
+        spoken = [e.prompt.language for e in examples if (e.prompt.kind, e.label, e.split) == (kind, label, "fit")]
+        states = contrast.group(name)[:, index]
+        for language in set(spoken):
+            parts.setdefault(language, {})[name] = states[torch.tensor([s == language for s in spoken])]
+    return {
+        language: Fitted(harmful=own["refused_harmful"], harmless=own["answered_plain"])
+        for language, own in parts.items()
+        if len(own) == 2 and min(map(len, own.values())) >= LEAST
+    }
 
 
 def experiments(
