@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import typer
 
 from demur.cli._console import console, emit_json, progress, table
+from demur.cli._explaining import share, show_boundary, show_causes, show_prompt, side_by_side
 
 
 def register(app: typer.Typer) -> None:
@@ -19,37 +19,50 @@ def register(app: typer.Typer) -> None:
     def _group() -> None:
         """Explain what a model refuses."""
 
+    for add in (_boundary, _causes, _triggers, _prompt):
+        add(group)
+
+
+def _boundary(group: typer.Typer) -> None:
     @group.command(help="Where the refusal boundary lies in the residual stream, with controls.")
     def boundary(
-        model: str = typer.Option("organism", help="organism, organism:base, a local folder, or a hub id."),
+        model: list[str] = typer.Option(["organism"], help="A model; repeatable: several are shown side by side."),
         benchmark: list[str] = typer.Option(["world"], help="Prompts that are explained; repeatable."),
         fit_on: list[str] = typer.Option(["world:split=train"], "--fit", help="Prompts the direction comes from."),
         judge: list[str] = typer.Option([], help="Judges of the answers [default: the cards']."),
-        layer: int | None = typer.Option(None, help="Layer of densities and sweep [default: the clearest]."),
+        layer: int | None = typer.Option(None, help="Layer of densities and sweep [default: by the rules]."),
         out: Path | None = typer.Option(None, help="Folder [default: runs/explain-<model>]."),
-        as_json: bool = typer.Option(False, "--json", help="Print the explanation as JSON."),
+        as_json: bool = typer.Option(False, "--json", help="Print the explanation as JSON, a list for several models."),
     ) -> None:
         from demur import report
         from demur.jobs import explain_model
 
-        folder = out or Path("runs") / f"explain-{Path(model).name.replace(':', '-')}"
-        with progress(quiet=as_json) as tell:
-            record = explain_model(
-                model=model, benchmarks=benchmark, fit=fit_on, judges=judge, layer=layer, out=folder, progress=tell
-            )
-        pages = report.write(folder)
+        records = []
+        for name in model:
+            short = Path(name).name.replace(":", "-")
+            folder = (out / short if len(model) > 1 else out) if out else Path("runs") / f"explain-{short}"
+            with progress(quiet=as_json) as tell:
+                records.append(
+                    explain_model(
+                        model=name,
+                        benchmarks=benchmark,
+                        fit=fit_on,
+                        judges=judge,
+                        layer=layer,
+                        out=folder,
+                        progress=tell,
+                    )
+                )
+            pages = report.write(folder)
+            if not as_json:
+                show_boundary(records[-1], pages[0])
         if as_json:
-            emit_json(record)
-            return
-        rows = [
-            [str(n), *(_auc(record["auc"][name][i]) for name in record["auc"])] for i, n in enumerate(record["layers"])
-        ]
-        names = [name.replace("_", " ") for name in record["auc"]]
-        table(f"AUC by layer, {record['point']}, last prompt token", ("layer", *names), rows, right=range(1, 4))
-        for note in record["notes"]:
-            console().print(note, highlight=False)
-        console().print(f"report: {pages[0]}", highlight=False)
+            emit_json(records[0] if len(records) == 1 else records)
+        elif len(records) > 1:
+            side_by_side(records)
 
+
+def _causes(group: typer.Typer) -> None:
     @group.command(help="Why benign requests of a run were refused: classes, counts, and the remedy each suggests.")
     def causes(
         run: Path = typer.Argument(..., help="Folder of a measured run."),
@@ -91,8 +104,10 @@ def register(app: typer.Typer) -> None:
         if as_json:
             emit_json(found.record)
         else:
-            _show_causes(found.record, folder)
+            show_causes(found.record, folder)
 
+
+def _triggers(group: typer.Typer) -> None:
     @group.command(help="The spans that set benign refusals off, and the brief for contrast data.")
     def triggers(
         folder: Path = typer.Argument(..., help="Folder that `demur explain causes` wrote."),
@@ -116,7 +131,7 @@ def register(app: typer.Typer) -> None:
                 t.span,
                 t.language,
                 f"{t.flips} of {t.n}",
-                _share(t.share, t.low, t.high),
+                share(t.share, t.low, t.high),
                 f"{t.effect:.2f}",
                 str(t.groups),
             ]
@@ -126,6 +141,8 @@ def register(app: typer.Typer) -> None:
         table("Spans whose removal flips a benign refusal", names, rows, right=range(2, 6))
         console().print(f"brief: {path} ({len(found)} spans)", highlight=False)
 
+
+def _prompt(group: typer.Typer) -> None:
     @group.command(help="Why one prompt is refused: coordinate by layer, neighbours, tokens, what flips it.")
     def prompt(
         text: str = typer.Argument(..., help="The prompt."),
@@ -148,68 +165,4 @@ def register(app: typer.Typer) -> None:
         if as_json:
             emit_json(found)
         else:
-            _show_prompt(found, folder)
-
-
-def _show_prompt(found: dict[str, Any], folder: Path) -> None:
-    out = console()
-    out.print(f"P(refuse) at the first token: {found['p_refuse']:.3f}", highlight=False)
-
-    def shown(value: float | None) -> str:
-        return "no data" if value is None else f"{value:.2f}"
-
-    rows = [
-        [str(at["layer"]), *(shown(at[name]) for name in ("t", "t_star", "d")), at["unusable"] or "yes"]
-        for at in found["by_layer"]
-    ]
-    table("Coordinate: 0 at the harmless mean, 1 at the harmful mean", ("layer", "t", "t*", "d", "usable"), rows)
-    rows = [[repr(t["token"]), f"{t['t']:.2f}", "" if t["instruction"] else "template"] for t in found["tokens"]]
-    table(f"Tokens at layer {found['layer']}", ("token", "t", ""), rows, right=(1,))
-    rows = [
-        [f"{n['cosine']:.2f}", side, n["label"], n["prompt_id"], n.get("text", "")]
-        for side in ("harmful", "harmless")
-        for n in found[side]
-    ]
-    table("Nearest prompts", ("cosine", "kind", "answered with", "id", "text"), rows, right=(0,))
-    strength = "no strength of the grid" if found["alpha"] is None else f"{found['alpha']:g} of the direction"
-    n, of = len(found["alpha_random"]), found["alpha_random_n"]
-    out.print(f"flipped by {strength}; {n} of {of} random directions of equal length flip it", highlight=False)
-    out.print(f"files: {folder}", highlight=False)
-
-
-def _show_causes(record: dict[str, Any], folder: Path) -> None:
-    rows = [
-        [c["name"], str(c["count"]), _share(c["value"], c["low"], c["high"]), str(c["groups"]), c["remedy"]]
-        for c in record["classes"]
-    ]
-    title = f"{record['n_refused']} of {record['n_benign_refused']} benign refusals of {record['model']}, by cause"
-    table(title, ("cause", "refusals", "share", "groups", "remedy"), rows, right=(1, 2, 3))
-    out = console()
-    same = record["agreement"]
-    if same["n"]:
-        out.print(
-            f"asked in words and by the probe: the same of {100 * same['same']:.0f} % of {same['n']}", highlight=False
-        )
-    control = record["control"]
-    if control["n"]:
-        share = _share(control["harmful_flipped"], control["low"], control["high"])
-        out.print(
-            f"control: some span's removal flips {share} of {control['n']} refused harmful prompts", highlight=False
-        )
-    if "inside" in record and record["inside"]["probe"]["unusable"]:
-        out.print(f"no harm probe: {record['inside']['probe']['unusable']}", highlight=False)
-    for note in record["notes"]:
-        out.print(note, highlight=False)
-    out.print(f"files: {folder}", highlight=False)
-
-
-def _share(value: float | None, low: float | None, high: float | None) -> str:
-    if value is None or low is None or high is None:
-        return "no data"
-    return f"{100 * value:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
-
-
-def _auc(point: dict[str, float | None]) -> str:
-    if point["value"] is None or point["low"] is None or point["high"] is None:
-        return "no data"
-    return f"{point['value']:.3f} [{point['low']:.3f}, {point['high']:.3f}]"
+            show_prompt(found, folder)

@@ -7,7 +7,7 @@ who find that the two are kept apart). Their angle, and what steering each does,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -163,33 +163,50 @@ class OpenModel:
         }
 
     def steering(self, *, seed: int = 0) -> dict[str, Any]:
-        """Steer along each direction; return refusal by kind and belief in harm, first token, and random controls."""
-        kinds = {
-            kind: own[:: max(1, len(own) // MOST)][:MOST]
-            for kind in ("harmful", "borderline", "plain")
-            if (own := [p for p in self.sample if p.kind == kind])
-        }
-        asked = {kind: Screen(self.lm, prompts) for kind, prompts in kinds.items()}
-        words = {kind: Screen(self.lm, [_question(p) for p in prompts]) for kind, prompts in kinds.items()}
+        """Steer along each direction at each layer: refusal by kind, belief in harm in words, and random controls.
+
+        Returns:
+            `untouched`; `layers`, one row for each layer, direction and strength; `layer`, where subtracting the
+            refusal direction lowers the refusal of borderline prompts most (the last fifth of the layers left out);
+            `random`, for each direction, what random ones of equal norm do there at strength -1.
+        """
+        asked = self._steered()
         openers = self._yes_openers()
 
         def measured(direction: Direction, strength: float) -> dict[str, Any]:
             what = Steer(direction=direction, strength=strength)
-            refused = {
-                k: float((p_refuse(s.logits(what), self.openers) > 0.5).float().mean()) for k, s in asked.items()
-            }
+            refused = {k: _share(p_refuse(s.logits(what), self.openers) > 0.5) for k, (s, _) in asked.items()}
             made: dict[str, Any] = {"refused": refused}
             if openers is not None:
-                made["believed_harmful"] = {k: _yes_share(s.logits(what), *openers) for k, s in words.items()}
+                made["believed_harmful"] = {k: _yes_share(w.logits(what), *openers) for k, (_, w) in asked.items()}
             return made
 
-        ours = {"harm": self.harm_direction.at(self.layer), "refusal": self.refusal_direction.at(self.layer)}
-        found: dict[str, Any] = {"untouched": measured(ours["harm"], 0.0)}
-        for name, direction in ours.items():
-            found[name] = {f"{strength:+g}": measured(direction, strength) for strength in STRENGTHS}
-            norm = random_like(direction, RANDOM_DIRECTIONS, seed=seed)
-            found[f"random_like_{name}"] = [measured(r, -1.0)["refused"] for r in norm]
-        return found
+        ours = {"harm": self.harm_direction, "refusal": self.refusal_direction}
+        rows = [
+            {"layer": layer, "direction": name, "strength": strength, **measured(direction.at(layer), strength)}
+            for layer in range(self.lm.n_layers)
+            for name, direction in ours.items()
+            for strength in STRENGTHS
+        ]
+        usable = max(1, self.lm.n_layers - round(self.lm.n_layers / 5))
+        less = [r for r in rows if (r["direction"], r["strength"]) == ("refusal", -1.0) and r["layer"] < usable]
+        best = min(less, key=lambda r: sum(r["refused"].get(k, 0.0) for k in ("borderline", "plain")))["layer"]
+        controls = {
+            name: [measured(r, -1.0) for r in random_like(direction.at(best), RANDOM_DIRECTIONS, seed=seed)]
+            for name, direction in ours.items()
+        }
+        untouched = measured(ours["refusal"].at(best), 0.0)
+        return {"untouched": untouched, "layers": rows, "layer": best, "random": controls}
+
+    def _steered(self) -> dict[str, tuple[Screen, Screen]]:
+        """Return, for each kind of prompt, the prompts and the questions about their harm."""
+        made = {}
+        for kind in ("harmful", "borderline", "plain"):
+            own = [p for p in self.sample if p.kind == kind]
+            chosen = own[:: max(1, len(own) // MOST)][:MOST]
+            if chosen:
+                made[kind] = Screen(self.lm, chosen), Screen(self.lm, [_question(p) for p in chosen])
+        return made
 
     def _yes_openers(self) -> tuple[list[int], list[int]] | None:
         """Return the first tokens of yes and of no in the replies this model gives, or None where it gives neither."""
@@ -209,14 +226,16 @@ class OpenModel:
 
 
 def _question(prompt: Prompt) -> Prompt:
-    from dataclasses import replace
-
     return replace(prompt, text=next(wordings(prompt, "auto")), system=None, history=())
+
+
+def _share(flags: torch.Tensor) -> float:
+    return round(float(flags.float().mean()), 4)
 
 
 def _yes_share(logits: torch.Tensor, yes: list[int], no: list[int]) -> float:
     p = torch.softmax(logits.float(), dim=-1)
-    return float((p[:, yes].sum(-1) > p[:, no].sum(-1)).float().mean())
+    return _share(p[:, yes].sum(-1) > p[:, no].sum(-1))
 
 
 def _probe(states: Any, harmful: Any) -> Pipeline:
