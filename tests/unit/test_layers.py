@@ -18,9 +18,9 @@ ROOT = Path(demur.__file__).parent
 ABOVE_THE_LINE = {
     "", "agreement", "answers", "assemble", "attacks", "background", "benchmarks", "blocks", "cache", "causes",
     "checks", "cli", "comparison", "convert", "correction", "counted", "dedup", "differences", "doctor", "embeddings",
-    "errors", "files", "flips", "floor", "generators", "judges", "labelled", "labelling", "languages", "leaks", "measure",
-    "metrics", "modifiers", "pairs", "reasoning", "recipes", "records", "registry", "report", "results", "settings",
-    "sides", "stats", "suites", "triage", "types", "verify", "world",
+    "errors", "files", "flips", "floor", "generators", "judges", "labelled", "labelling", "languages", "leaks",
+    "measure", "metrics", "modifiers", "pairs", "reasoning", "recipes", "records", "registry", "report", "results",
+    "settings", "sides", "stats", "suites", "triage", "types", "verify", "world",
 }  # fmt: skip
 """Modules and folders that import no torch; a file in them that needs an extra says so in EXTRA."""
 
