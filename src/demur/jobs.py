@@ -10,14 +10,13 @@ from demur import leaks
 from demur.assemble import measurement
 from demur.cache import opened
 from demur.errors import ConfigError
-from demur.explain.boundary import Observed, explain
+from demur.explain.jobs import boundary
 from demur.files import lock, read_rows, write_json, write_rows
-from demur.fitting import examples, refusal_labels
+from demur.fitting import examples
 from demur.generators.local import Local
 from demur.lm import LM
 from demur.measure import Progress, measure
-from demur.methods._contrast import Contrast, check_layers
-from demur.readout import find_openers
+from demur.methods._contrast import check_layers
 from demur.records import LoadedRun
 from demur.settings import PartSpec, build
 from demur.types import Example, FitData, Sampling
@@ -99,15 +98,7 @@ def explain_model(
                 "other prompts than those they explain. Choose another --fit."
             )
         leaks.check({"fit": fitted.prompts, "test": seen.prompts}, out)
-        labels = refusal_labels(seen)
-        record, rows = explain(
-            lm,
-            Contrast.of(lm, FitData(examples=tuple(examples(fitted, "fit")))),
-            Observed(prompts=seen.prompts, labels=[labels[p.id] for p in seen.prompts]),
-            find_openers(lm, fitted.responses, fitted.verdicts),
-            layer=layer,
-            tell=progress,
-        )
+        record, rows = boundary(lm, seen, fitted, layer=layer, tell=progress)
         write_rows(out / "coordinates.jsonl", rows)
         write_json(out / "explain.json", record)
     return record
