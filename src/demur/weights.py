@@ -77,8 +77,8 @@ def add_low_rank(
         delta = delta.T
     if delta.shape != weight.shape:
         raise ConfigError(
-            f"the change of {edit.module} has shape {tuple(delta.shape)}, its weight {tuple(weight.shape)}: the adapter "
-            "was made for another model"
+            f"the change of {edit.module} has shape {tuple(delta.shape)}, its weight {tuple(weight.shape)}: the "
+            "adapter was made for another model"
         )
     return (weight.double() + edit.strength * delta.to(weight.device)).to(weight.dtype).contiguous()
 

@@ -62,7 +62,7 @@ def test_merged_weights_give_the_same_logits_as_peft_and_as_its_own_merge(tmp_pa
     expected = wrapped.merge_and_unload()
     with torch.no_grad():
         assert close(merged(input_ids=IDS).logits[0], expected(input_ids=IDS).logits[0])
-    assert close(merged(input_ids=IDS).logits[0], peft_logits(model, tmp_path / "it" / "adapter"))
+        assert close(merged(input_ids=IDS).logits[0], peft_logits(model, tmp_path / "it" / "adapter"))
 
 
 def test_an_adapter_that_peft_made_is_read(tmp_path: Path) -> None:
