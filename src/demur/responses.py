@@ -2,7 +2,7 @@
 
 | prompt | chosen | rejected |
 |---|---|---|
-| benign, refused | own answer under −strength · v, the gentlest that is judged an answer and not harmful | own refusal |
+| benign, refused | own answer under −strength · v, the gentlest judged an answer and not harmful | own refusal |
 | benign, answered (`anchor`; `general` where plain) | own answer | own refusal under +strength · v |
 | harmful, refused | own refusal | own answer to its benign twin (else to another benign prompt), or an opening line |
 

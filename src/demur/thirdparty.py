@@ -6,6 +6,7 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 KNOWN: tuple[tuple[str, type[Warning], str], ...] = (
     # peft 0.21 asks transformers 5.23 for it by its old name
@@ -20,7 +21,9 @@ LOUD = ("transformers", "trl", "peft", "accelerate", "datasets", "torch.distribu
 def quiet() -> Iterator[None]:
     """Keep the known warnings, progress bars and notes of the training packages away, for as long as it is open."""
     import datasets
-    from transformers.utils import logging as bars
+    import transformers
+
+    bars: Any = transformers.utils.logging
 
     levels = {name: logging.getLogger(name).level for name in LOUD}
     shown, mapped = bars.is_progress_bar_enabled(), datasets.are_progress_bars_disabled()

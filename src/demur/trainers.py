@@ -14,9 +14,12 @@ import datasets
 import peft
 import torch
 import transformers
-import trl
 from torch import Tensor
 from torch.utils.data import Sampler
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.dpo_trainer import DPOTrainer
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
 
 from demur.checkpoints import NAME, STAGING, publish
 from demur.losses import IGNORED
@@ -99,11 +102,11 @@ class _Whole:
         """Write none."""
 
 
-class _Dpo(_Whole, trl.DPOTrainer):  # type: ignore[misc]
+class _Dpo(_Whole, DPOTrainer):
     pass
 
 
-class _Sft(_Whole, trl.SFTTrainer):  # type: ignore[misc]
+class _Sft(_Whole, SFTTrainer):
     pass
 
 
@@ -166,14 +169,15 @@ def build(
         made.plug = objective
         return made
     data = datasets.Dataset.from_list([{k: v for k, v in row.items() if k != "kind"} for row in rows])
-    given = {"model": module, "processing_class": lm.tokenizer, "train_dataset": data, "peft_config": adapter}
+    given: dict[str, Any] = {"model": module, "processing_class": lm.tokenizer, "train_dataset": data}
+    given["peft_config"] = adapter
     settings |= {"max_length": how.max_length, "router_aux_loss_coef": 0.0}
     if objective == "sft":
-        return _Sft(args=trl.SFTConfig(**settings, completion_only_loss=True, eos_token=None), **given)
-    types = {"loss_type": ["sigmoid"]}
+        return _Sft(args=SFTConfig(**settings, completion_only_loss=True, eos_token=None), **given)
+    settings |= {"loss_type": ["sigmoid"], "beta": how.beta, "disable_dropout": how.dropout == 0}
     if objective == "dpo_sft":
-        types = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, how.sft_weight]}  # type: ignore[dict-item]
-    config = trl.DPOConfig(**settings, **types, beta=how.beta, disable_dropout=how.dropout == 0)
+        settings |= {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, how.sft_weight]}
+    config = DPOConfig(**settings)
     return _Dpo(args=config, **given)
 
 
