@@ -179,18 +179,19 @@ if os.environ.get("RANK", "0") == "0":
 
 
 def launch(out: Path, objective: str, steps: int = 6, nap: float = 0.0, processes: int = 1) -> subprocess.Popen[bytes]:
+    out.mkdir(parents=True, exist_ok=True)
     script = out.parent / "worker.py"
     script.write_text(WORKER)
     root = Path(__file__).parents[2]
     env = {**os.environ, "PYTHONPATH": f"{root / 'src'}:{root}", "OMP_NUM_THREADS": "1"}
     words = [str(script), str(out), objective, str(steps), str(nap)]
-    if processes > 1:
+    if processes > 1:  # --multi_gpu is torchrun; where there is no GPU the processes are on the CPU, joined by gloo
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        flags = ["--cpu", "--num_processes", str(processes), "--num_machines", "1", "--mixed_precision", "no"]
+        flags = ["--multi_gpu", "--num_processes", str(processes), "--num_machines", "1", "--mixed_precision", "no"]
         flags += ["--dynamo_backend", "no", "--main_process_port", str(port), "--num_cpu_threads_per_process", "1"]
-        words = ["-m", "accelerate.commands.launch", "--multi_cpu", *flags[1:], *words]
+        words = ["-m", "accelerate.commands.launch", *flags, *words]
     return subprocess.Popen(
         [sys.executable, *words], env=env, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
