@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -74,11 +74,15 @@ def agreement(found: Sequence[Sorted], at: Thresholds) -> dict[str, Any]:
     }
 
 
+BELIEFS: tuple[Literal["both", "words", "probe"], ...] = ("both", "words", "probe")
+"""Whose word on a prompt's harm counts."""
+
+
 def by_belief(found: Sequence[Sorted], at: Thresholds) -> dict[str, dict[str, int]]:
     """Return the counts of the classes under each rule for whose word counts: how much hangs on it."""
-    counts = {}
-    for rule in ("both", "words", "probe"):
-        own = Counter(sort(row.evidence, replace(at, belief=rule)).cause for row in found)  # type: ignore[arg-type]
+    counts: dict[str, dict[str, int]] = {}
+    for rule in BELIEFS:
+        own = Counter(sort(row.evidence, replace(at, belief=rule)).cause for row in found)
         counts[rule] = {name: own.get(name, 0) for name in CAUSES}
     return counts
 

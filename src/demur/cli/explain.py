@@ -152,7 +152,7 @@ def _prompt(group: typer.Typer) -> None:
         ),
         layer: int | None = typer.Option(None, help="Layer of neighbours, tokens and flip [default: the clearest]."),
         language: str = typer.Option("en", help="Language of the prompt."),
-        out: Path | None = typer.Option(None, help="Folder [default: runs/explain-prompt-<model>]."),
+        out: Path | None = typer.Option(None, help="Folder [default: runs/explain-prompt-MODEL]."),
         as_json: bool = typer.Option(False, "--json", help="Print JSON."),
     ) -> None:
         from demur.explain import jobs
