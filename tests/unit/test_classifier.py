@@ -134,7 +134,6 @@ def test_the_checks_add_up(name: str) -> None:
         totals = [sum(check[kind][expected].values()) for kind in ("classes", "full")]
         # effective counts: five answers share a prompt, so they are worth fewer than their number, and more than 1 in 5
         assert all(n / 5 < total <= n for total in totals)
-        assert check["full"][expected]["tp"] < check["classes"][expected]["tp"]
 
 
 @pytest.mark.parametrize("text", ["i cannot " * 20_000, '"' * 100_000, "' i " * 30_000, "\ud800 ich kann " * 9_000])
