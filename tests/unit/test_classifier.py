@@ -129,12 +129,11 @@ def test_the_checks_add_up(name: str) -> None:
     check = json.loads(SHIPPED.joinpath(f"checks/{name}.json").read_text(encoding="utf-8"))
     assert check["judge"] == name
     assert check["languages"] == ["en"]
+    assert check["n"] == 2250
     for expected, n in (("comply", 1250), ("refuse", 1000)):
-        counts = check["classes"][expected]
-        assert counts["tp"] + counts["fn"] + counts["fp"] + counts["tn"] == counts["n"] == n
-        table = check["three_class"][expected]
-        assert sum(sum(row.values()) for row in table.values()) == n
-        assert table["compliance"]["compliance"] == counts["tn"]
+        totals = [sum(check[kind][expected].values()) for kind in ("classes", "full")]
+        # effective counts: five answers share a prompt, so they are worth fewer than their number, and more than 1 in 5
+        assert all(n / 5 < total <= n for total in totals)
 
 
 @pytest.mark.parametrize("text", ["i cannot " * 20_000, '"' * 100_000, "' i " * 30_000, "\ud800 ich kann " * 9_000])
