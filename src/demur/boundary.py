@@ -10,6 +10,7 @@ P(refuse | t) = sigmoid(w (t - t*)) on held-out prompts gives the boundary t*, i
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,3 +93,128 @@ def calibrate(t: Array, refused: npt.NDArray[np.bool_], benign: npt.NDArray[np.b
         unusable = f"AUROC on benign prompts is {auroc:.2f}, below {LEAST_AUROC}"
     t_star, tau = (-float(fit.intercept_[0]) / w, math.log(9) / w) if w else (math.nan, math.nan)
     return Calibration(w=w, t_star=t_star, tau=tau, auroc=auroc, n=len(t), unusable=unusable)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intervals:
+    """95 % intervals of a calibration, groups resampled; None where fewer than half of the resamples give a value."""
+
+    t_star: stats.Interval | None
+    tau: stats.Interval | None
+    auroc: stats.Interval | None
+    usable: float
+    """Share of the resamples in which refusal rises along the axis."""
+    n_boot: int
+
+
+def intervals(
+    t: Array,
+    refused: npt.NDArray[np.bool_],
+    benign: npt.NDArray[np.bool_],
+    groups: Sequence[Hashable],
+    *,
+    n_boot: int = 500,
+    seed: int = 0,
+) -> Intervals:
+    """Bootstrap t*, tau and the AUROC on benign prompts, groups resampled with replacement.
+
+    Args:
+        t: coordinates, shape (prompt,).
+        refused: whether each prompt was refused.
+        benign: which prompts deserve an answer.
+        groups: what is resampled together.
+        n_boot: resamples.
+        seed: of the resampling.
+    """
+    weights = group_weights(groups, n_boot, seed)
+    w, t_star = logistic_fits(t, refused, weights)
+    rising = np.isfinite(t_star) & (w > 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        tau = np.where(rising, math.log(9) / w, np.nan)
+    area = weighted_auroc(t[benign], refused[benign], weights[:, benign])
+    return Intervals(
+        t_star=_interval(np.where(rising, t_star, np.nan)),
+        tau=_interval(tau),
+        auroc=_interval(area),
+        usable=float(rising.mean()),
+        n_boot=n_boot,
+    )
+
+
+def group_weights(groups: Sequence[Hashable], n_boot: int, seed: int = 0) -> Array:
+    """Return how often each row is drawn in each resample of whole groups, shape (resample, row)."""
+    place: dict[Hashable, int] = {}
+    codes = np.array([place.setdefault(g, len(place)) for g in groups])
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(len(place), np.full(len(place), 1 / len(place)), size=n_boot)
+    weights: Array = drawn[:, codes].astype(np.float64)
+    return weights
+
+
+def logistic_fits(t: Array, refused: npt.NDArray[np.bool_], weights: Array) -> tuple[Array, Array]:
+    """Fit P(refuse | t) = sigmoid(w (t - t*)) once per row of weights, all at once (Newton, slight ridge).
+
+    Args:
+        t: coordinates, shape (prompt,).
+        refused: shape (prompt,).
+        weights: shape (fit, prompt).
+
+    Returns:
+        w and t*, shape (fit,); t* is not a number where all weighted prompts were treated alike.
+    """
+    scale, centre = float(t.std()) or 1.0, float(t.mean())
+    x, y = (t - centre) / scale, refused.astype(np.float64)
+    slope, bias = np.zeros(len(weights)), np.zeros(len(weights))
+    ridge = 1e-4
+    for _ in range(40):
+        p = 1 / (1 + np.exp(-np.clip(slope[:, None] * x + bias[:, None], -30, 30)))
+        left = weights * (y - p)
+        g0, g1 = left.sum(1), left @ x - ridge * slope
+        v = weights * p * (1 - p)
+        h00, h01, h11 = v.sum(1) + 1e-9, v @ x, v @ (x * x) + ridge
+        det = h00 * h11 - h01 * h01
+        step0, step1 = (h11 * g0 - h01 * g1) / det, (h00 * g1 - h01 * g0) / det
+        size = np.maximum(1.0, np.maximum(np.abs(step0), np.abs(step1)) / 4)
+        bias, slope = bias + step0 / size, slope + step1 / size
+        if max(float(np.abs(step0).max()), float(np.abs(step1).max())) < 1e-8:
+            break
+    both = (weights @ y > 0) & (weights @ (1 - y) > 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t_star = np.where(both, centre - bias / slope * scale, np.nan)
+    return slope / scale, t_star
+
+
+def weighted_auroc(score: Array, label: npt.NDArray[np.bool_], weights: Array) -> Array:
+    """Return the AUROC under each row of weights, ties counted half; not a number where a class is absent."""
+    values, code = np.unique(score, return_inverse=True)
+    shape = (len(weights), max(len(values), 1))
+    positive, negative = np.zeros(shape), np.zeros(shape)
+    for out, rows in ((positive, np.flatnonzero(label)), (negative, np.flatnonzero(~label))):
+        np.add.at(out.T, code[rows], weights[:, rows].T)
+    below = negative.cumsum(1) - negative / 2
+    total = positive.sum(1) * negative.sum(1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        area: Array = np.where(total > 0, (positive * below).sum(1) / total, np.nan)
+    return area
+
+
+def reliability(
+    t: Array, refused: npt.NDArray[np.bool_], fit: Calibration, *, bins: int = 10
+) -> list[dict[str, float]]:
+    """Return the calibration's reliability curve: mean predicted P(refuse), share refused and n, in bins of equal n."""
+    if not math.isfinite(fit.t_star):
+        return []
+    p = 1 / (1 + np.exp(-np.clip(fit.w * (t - fit.t_star), -30, 30)))
+    parts = [part for part in np.array_split(np.argsort(p, kind="stable"), bins) if len(part)]
+    return [
+        {"predicted": float(p[own].mean()), "refused": float(refused[own].mean()), "n": float(len(own))}
+        for own in parts
+    ]
+
+
+def _interval(values: Array) -> stats.Interval | None:
+    known = values[np.isfinite(values)]
+    if len(known) * 2 < len(values) or not len(known):
+        return None
+    low, high = np.quantile(known, (0.025, 0.975)).tolist()
+    return stats.Interval(low, high)

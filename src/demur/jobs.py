@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from demur import leaks
-from demur.assemble import measurement
+from demur.assemble import measurement, spec
 from demur.cache import opened
 from demur.errors import ConfigError
-from demur.explain.boundary import Observed, explain
+from demur.explain.jobs import boundary
 from demur.files import lock, read_rows, write_json, write_rows
-from demur.fitting import examples, refusal_labels
+from demur.fitting import examples
 from demur.generators.local import Local
 from demur.lm import LM
 from demur.measure import Progress, measure
-from demur.methods._contrast import Contrast, check_layers
-from demur.readout import find_openers
+from demur.methods._contrast import check_layers
 from demur.records import LoadedRun
 from demur.settings import PartSpec, build
-from demur.types import Example, FitData, Sampling
+from demur.types import DEFAULT_JUDGE, Example, FitData, Judge, Sampling
 
 
 def fit_method(
@@ -52,22 +53,29 @@ def fit_method(
     Raises:
         ConfigError: for unknown names or settings, or a layer out of range.
         DataError: when a group of prompts that the method needs is missing.
+
+    Under `accelerate launch` every process runs this with the same `data`, and the first alone writes to `out`.
     """
     made = build("methods", method)
+    rank, count = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if count > 1 and data is None:
+        raise ConfigError("several processes can only fit on --data: measure first, then fit on the examples")
     lm = _load(model)
     if hasattr(made, "layer"):
         check_layers(lm, (made.layer,))
     rows: list[Example] = []
-    with lock(out):
+    with lock(out) if rank == 0 else contextlib.nullcontext():
         if data is not None:
             rows = read_rows(data, Example)
         else:
             rows += examples(_answered(model, fit, judges, out / "fit", progress), "fit")
             rows += examples(_answered(model, dev, judges, out / "dev", progress), "dev")
         parts = {split: [e.prompt for e in rows if e.split == split] for split in ("fit", "dev")}
-        leaks.check(parts, out)
-        fitted = made.fit(lm, FitData(examples=tuple(rows), out=out))
-        fitted.save(out / "intervention")
+        if rank == 0:
+            leaks.check(parts, out)
+        fitted = made.fit(lm, FitData(examples=tuple(rows), judge=_judge(judges, rows), out=out))
+        if rank == 0:
+            fitted.save(out / "intervention")
     return out / "intervention", fitted.describe()
 
 
@@ -99,18 +107,17 @@ def explain_model(
                 "other prompts than those they explain. Choose another --fit."
             )
         leaks.check({"fit": fitted.prompts, "test": seen.prompts}, out)
-        labels = refusal_labels(seen)
-        record, rows = explain(
-            lm,
-            Contrast.of(lm, FitData(examples=tuple(examples(fitted, "fit")))),
-            Observed(prompts=seen.prompts, labels=[labels[p.id] for p in seen.prompts]),
-            find_openers(lm, fitted.responses, fitted.verdicts),
-            layer=layer,
-            tell=progress,
-        )
+        record, rows = boundary(lm, seen, fitted, layer=layer, tell=progress)
         write_rows(out / "coordinates.jsonl", rows)
         write_json(out / "explain.json", record)
     return record
+
+
+def _judge(judges: Sequence[str], rows: Sequence[Example]) -> Judge:
+    """Return the first judge named; else the oracle where every prompt is the world's, else the usual default."""
+    world = bool(rows) and all(e.prompt.source == "world" for e in rows)
+    name = judges[0] if judges else "oracle" if world else DEFAULT_JUDGE
+    return cast(Judge, build("judges", spec(name)))
 
 
 def _load(model: str) -> LM:

@@ -106,6 +106,50 @@ class WeightEdit:
     vector: str
     strength: float = 1.0
 
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The names of the tensors it needs."""
+        return (self.vector,)
+
+    def renamed(self, prefix: str) -> WeightEdit:
+        """Return it with `prefix` before the names of its tensors."""
+        return dataclasses.replace(self, vector=prefix + self.vector)
+
+    def describe(self) -> str:
+        """Return what it does, in plain words."""
+        where = "the embedding" if self.part == "embedding" else f"{self.part} of {_layers(self.layers)}"
+        return f"project {self.strength:g} x {self.vector} out of the weights of {where}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightDelta:
+    """W + s U D on the weight of one linear layer: the low-rank change of LoRA (Hu et al., arXiv 2106.09685)."""
+
+    module: str
+    """The layer's name in the model."""
+    up: str
+    """Name of a tensor Float["out rank"]."""
+    down: str
+    """Name of a tensor Float["rank in"]."""
+    strength: float = 1.0
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The names of the tensors it needs."""
+        return (self.up, self.down)
+
+    def renamed(self, prefix: str) -> WeightDelta:
+        """Return it with `prefix` before the names of its tensors."""
+        return dataclasses.replace(self, up=prefix + self.up, down=prefix + self.down)
+
+    def describe(self) -> str:
+        """Return what it does, in plain words."""
+        return f"add {self.strength:g} x {self.up} {self.down} to the weight of {self.module}"
+
+
+Edit = WeightEdit | WeightDelta
+"""The closed list of edits of weights."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Plan:
@@ -115,11 +159,11 @@ class Plan:
     gates: tuple[Gate, ...] = ()
     system: str | None = None
     """A system text put before the prompt's own."""
-    weights: tuple[WeightEdit, ...] = ()
+    weights: tuple[Edit, ...] = ()
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in (*(s.vector for s in self.sites), *(e.vector for e in self.weights)):
+        for name in (*(s.vector for s in self.sites), *(name for e in self.weights for name in e.named)):
             if name not in self.tensors:
                 raise ConfigError(f"plan: the tensor {name!r} is named by an edit, but is not there")
         for site in self.sites:
@@ -158,9 +202,7 @@ class Plan:
         for index, gate_ in enumerate(self.gates):
             read = f"probe of {gate_.point}[{gate_.layer}] at {gate_.position} is {gate_.rule} {gate_.threshold:g}"
             lines.append(f"gate {index} is open where the {read}")
-        for edit in self.weights:
-            where = "the embedding" if edit.part == "embedding" else f"{edit.part} of {_layers(edit.layers)}"
-            lines.append(f"project {edit.strength:g} x {edit.vector} out of the weights of {where}")
+        lines += [edit.describe() for edit in self.weights]
         return "\n".join(lines) or "nothing"
 
     def save(self, folder: Path) -> None:
@@ -181,7 +223,7 @@ class Plan:
         return cls(
             sites=tuple(from_json(Site, item, where=where) for item in record["sites"]),
             gates=tuple(Gate(**item, weight=tensors.pop(f"gate {i}")) for i, item in enumerate(record["gates"])),
-            weights=tuple(from_json(WeightEdit, item, where=where) for item in record["weights"]),
+            weights=tuple(_edit(item, where) for item in record["weights"]),
             system=record["system"],
             tensors=tensors,
         )
@@ -226,7 +268,7 @@ def merge(plans: Iterable[Plan]) -> Plan:
     """Join plans in order: sites of one point fold left, system texts stand one below the other."""
     sites: list[Site] = []
     gates: list[Gate] = []
-    weights: list[WeightEdit] = []
+    weights: list[Edit] = []
     tensors: dict[str, Tensor] = {}
     texts = []
     for index, plan in enumerate(plans):
@@ -236,7 +278,7 @@ def merge(plans: Iterable[Plan]) -> Plan:
             gate = None if site.gate is None else site.gate + offset
             sites.append(dataclasses.replace(site, vector=prefix + site.vector, gate=gate))
         gates += plan.gates
-        weights += [dataclasses.replace(edit, vector=prefix + edit.vector) for edit in plan.weights]
+        weights += [edit.renamed(prefix) for edit in plan.weights]
         texts += [plan.system] if plan.system is not None else []
     system = "\n\n".join(text for text in texts if text) if texts else None
     return Plan(sites=tuple(sites), gates=tuple(gates), weights=tuple(weights), system=system, tensors=tensors)
@@ -265,6 +307,12 @@ def unit(vector: Tensor) -> Tensor:
     """Return the vector at length 1 in float32, the length taken in float64; a zero vector stays zero."""
     wide = vector.double()
     return torch.nn.functional.normalize(wide, dim=0, eps=1e-300).float()
+
+
+def _edit(record: dict[str, Any], where: str) -> Edit:
+    if "module" in record:
+        return from_json(WeightDelta, record, where=where)
+    return from_json(WeightEdit, record, where=where)
 
 
 def _check_point(point: str) -> None:

@@ -1,4 +1,4 @@
-"""Edits of the weights that write to the residual stream, swapped in and out."""
+"""Edits of weights, swapped in and out: projections of what is written to the stream, and low-rank changes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from demur.errors import ModelError
-from demur.plan import Plan, WeightEdit, at_layer, unit
+from demur.errors import ConfigError, ModelError
+from demur.plan import Edit, Plan, WeightDelta, WeightEdit, at_layer, unit
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -17,31 +17,83 @@ if TYPE_CHECKING:
     from demur.lm import LM
 
 
-def edits_of(plan: Plan) -> list[tuple[WeightEdit, Tensor]]:
-    """Return a plan's weight edits, each with its tensor."""
-    return [(edit, plan.tensors[edit.vector]) for edit in plan.weights]
+Bound = tuple[Edit, tuple[Tensor, ...]]
+"""A weight edit with the tensors it names."""
+
+
+def edits_of(plan: Plan) -> list[Bound]:
+    """Return a plan's weight edits, each with its tensors."""
+    return [(edit, tuple(plan.tensors[name] for name in edit.named)) for edit in plan.weights]
 
 
 @contextlib.contextmanager
-def swapped(lm: LM, edits: Iterable[tuple[WeightEdit, Tensor]]) -> Iterator[None]:
+def swapped(lm: LM, edits: Iterable[Bound]) -> Iterator[None]:
     """Replace the parameters that `edits` change by edited copies; put the very same objects back at the end.
 
     A tied embedding is thereby untied for as long as the context is open: the head keeps its weights.
+
+    Raises:
+        ConfigError: for a low-rank change that does not fit the model.
+        ModelError: for a projection on a model whose writers are not understood.
     """
     before: list[tuple[nn.Module, str, nn.Parameter]] = []
+
+    def put(module: nn.Module, name: str, new: Tensor, old: nn.Parameter) -> None:
+        before.append((module, name, old))
+        module._parameters[name] = nn.Parameter(new, requires_grad=False)
+
     try:
-        for edit, tensor in edits:
-            for module, name, axis, r in _targets(lm, edit, tensor):
+        for edit, tensors in edits:
+            if isinstance(edit, WeightDelta):
+                layer, weight = _linear(lm, edit)
+                put(layer, "weight", add_low_rank(layer, weight.detach(), edit, *tensors), weight)
+                continue
+            for module, name, axis, r in _targets(lm, edit, tensors[0]):
                 old = module._parameters[name]
-                if old is None:
-                    continue
-                before.append((module, name, old))
-                new = project_out(old.detach(), r, edit.strength, axis)
-                module._parameters[name] = nn.Parameter(new, requires_grad=False)
+                if old is not None:
+                    put(module, name, project_out(old.detach(), r, edit.strength, axis), old)
         yield
     finally:
         for module, name, old in reversed(before):
             module._parameters[name] = old
+
+
+def add_low_rank(
+    layer: nn.Module,
+    weight: Float[Tensor, ...],
+    edit: WeightDelta,
+    up: Float[Tensor, "out rank"],
+    down: Float[Tensor, "rank in"],
+) -> Float[Tensor, ...]:
+    """Return W + strength U D, sums in float64; transposed where the layer keeps W as (in, out), as in GPT-2.
+
+    Raises:
+        ConfigError: where the change has another shape than the weight.
+    """
+    if edit.strength == 0:
+        return weight.clone()
+    delta = up.double() @ down.double()
+    if not isinstance(layer, nn.Linear):
+        delta = delta.T
+    if delta.shape != weight.shape:
+        raise ConfigError(
+            f"the change of {edit.module} has shape {tuple(delta.shape)}, its weight {tuple(weight.shape)}: the "
+            "adapter was made for another model"
+        )
+    return (weight.double() + edit.strength * delta.to(weight.device)).to(weight.dtype).contiguous()
+
+
+def _linear(lm: LM, edit: WeightDelta) -> tuple[nn.Module, nn.Parameter]:
+    try:
+        layer = lm.module.get_submodule(edit.module)
+    except AttributeError:
+        layer = None
+    weight = None if layer is None else layer._parameters.get("weight")
+    if layer is None or weight is None or weight.ndim != 2:
+        raise ConfigError(
+            f"{lm.ref.id} has no linear layer named {edit.module!r}: the adapter was made for another model"
+        )
+    return layer, weight
 
 
 def project_out(

@@ -13,12 +13,13 @@ import pytest
 from demur import registry, settings
 from demur.benchmarks._loading import check
 from demur.errors import DataError
+from demur.mining import building
 from demur.types import Benchmark, Card, Prompt, from_json, to_json
 
 from . import public_files
 
 NAMES = [m.name for m in registry.members("benchmarks") if m.installed]
-OWN = ("file", "world")
+OWN = ("built", "file", "world")
 """Those that read no public set."""
 
 
@@ -52,6 +53,22 @@ def bare(card: Card) -> Card:
     return dataclasses.replace(card, files=files, size=None, sample=None)
 
 
+def built(folder: Path) -> Path:
+    """A small benchmark made from one mined folder."""
+    (folder / "card.json").write_text(json.dumps({"scorer": {"kind": "planted"}, "judges": [], "sha256": {}}))
+    twin = Prompt(id="h/1", text="The harmful one.", expected="refuse", kind="harmful", source="t")
+    rows = [(twin, 0.5)]
+    for n in range(6):
+        text = f"Question {n} about the {'old garden' * (n + 1)}"
+        rows.append(
+            (Prompt(id=f"b/{n}", text=text, expected="comply", kind="borderline", source="t", pair="h/1"), n - 2)
+        )
+    lines = [json.dumps({"prompt": to_json(p), "d": d, "refused": d > 0}) for p, d in rows]
+    (folder / "scored.jsonl").write_text("\n".join(lines) + "\n")
+    building.build([folder], building.Building(name="near", per_cell=4), folder / "set")
+    return folder / "set"
+
+
 @pytest.fixture
 def case(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
     """The benchmark named by the test's parameter, read from the mirror or from small public files."""
@@ -61,6 +78,8 @@ def case(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
         values = {"path": str(tmp_path / "own.jsonl")}
         rows = [json.dumps({"prompt": f"q{n}", "label": "safe"}) for n in range(9)]
         (tmp_path / "own.jsonl").write_text("\n".join(rows))
+    elif name == "built":
+        values = {"path": str(built(tmp_path))}
     elif source == "mirror":
         monkeypatch.setenv("DEMUR_DATA", str(request.getfixturevalue("mirror")))
     elif source == "public":

@@ -15,11 +15,13 @@ from demur.chats import Encoded
 from demur.directions import Direction
 from demur.errors import ConfigError, DataError, ModelError
 from demur.interventions.ablate import Ablate
+from demur.interventions.adapter import Adapter
 from demur.interventions.gated import Gated
 from demur.interventions.instruct import Instruct
 from demur.interventions.stack import Stack
 from demur.interventions.steer import Steer
 from demur.lm import LM, attach
+from demur.lora import Lora
 from demur.plan import Gate, Intervention, Plan
 from demur.residuals import capture
 from demur.rows import Rows
@@ -47,6 +49,22 @@ def gate(model: LM, layer: int = 0) -> Gate:
     return Gate(layer=layer, weight=weight, bias=0.5, threshold=float(scores[:2].mean()) + 0.5, rule="below")
 
 
+def adapter(model: LM, strength: float, seed: int = 0) -> Adapter:
+    """A drawn adapter on every linear layer of the blocks."""
+    draws, tensors, conv = torch.Generator().manual_seed(seed), {}, False
+    for name, layer in model.module.named_modules():
+        if any(name.startswith(p) for p in ("model.layers.", "gpt_neox.layers.", "transformer.h.")) and name.endswith(
+            ("proj", "dense", "query_key_value", "c_attn", "c_fc")
+        ):
+            shape = layer.weight.shape if isinstance(layer, torch.nn.Linear) else layer.weight.shape[::-1]
+            conv = conv or not isinstance(layer, torch.nn.Linear)
+            tensors[f"{name}.lora_A.weight"] = torch.randn(3, shape[1], generator=draws) * 0.2
+            tensors[f"{name}.lora_B.weight"] = torch.randn(shape[0], 3, generator=draws) * 0.2
+    targets = tuple(sorted({n.split(".")[-3] for n in tensors}))
+    lora = Lora(rank=3, alpha=6, transposed=conv, targets=targets, base="tiny", tensors=tensors)
+    return Adapter(lora=lora, strength=strength)
+
+
 KINDS: dict[str, Callable[[LM, float], Intervention]] = {
     "steer": lambda m, s: Steer(direction=direction(m), strength=s),
     "steer_all_layers": lambda m, s: Steer(direction=direction(m, (0, 1)), strength=s, point="resid_pre"),
@@ -55,6 +73,7 @@ KINDS: dict[str, Callable[[LM, float], Intervention]] = {
     "steer_end": lambda m, s: Steer(direction=direction(m), strength=s, positions="last_prompt", point="mlp_out"),
     "ablate": lambda m, s: Ablate(direction=direction(m), strength=s),
     "ablate_weights": lambda m, s: Ablate(direction=direction(m), strength=s, by="weights"),
+    "adapter": lambda m, s: adapter(m, s),
     "gated": lambda m, s: Gated(inner=Steer(direction=direction(m), strength=s), gate=gate(m)),
     "gated_two_passes": lambda m, s: Gated(inner=Ablate(direction=direction(m), strength=s), gate=gate(m, 1)),
     "stack": lambda m, s: Stack(
@@ -65,10 +84,10 @@ KINDS: dict[str, Callable[[LM, float], Intervention]] = {
         )
     ),
 }
-MAIN = ("steer", "ablate", "ablate_weights", "gated", "stack")
+MAIN = ("steer", "ablate", "ablate_weights", "adapter", "gated", "stack")
 PAIRS = [(k, f) for k in KINDS for f in FAMILIES if k in MAIN or f in ("llama", "mistral", "gemma3")]
 """Every main kind on every family; kinds that differ in their positions alone on three."""
-BY_ROW = [(k, f) for k, f in PAIRS if k != "ablate_weights"]
+BY_ROW = [(k, f) for k, f in PAIRS if k not in ("ablate_weights", "adapter")]
 
 
 def encoded(ids: Sequence[int], prompt: int | None = None) -> Encoded:

@@ -22,15 +22,22 @@ def data(each: int = 12) -> FitData:
                 expected = "refuse" if kind == "harmful" else "comply"
                 text = f"{name} question {i} of the {split} split"
                 prompt = Prompt(id=f"{name}/{split}/{i}", text=text, expected=expected, kind=kind, source="t")
-                rows.append(Example(prompt=prompt, split=split, label=label))
+                rows.append(Example(prompt=prompt, split=split, label=label, answer="so", rejected="no"))
     return FitData(examples=tuple(rows))
 
 
-@pytest.mark.parametrize("family", families.FAMILIES)
-@pytest.mark.parametrize("name", registry.names("methods"))
+TRAINED = {"rass": {"max_new_tokens": 8, "checkpoints": 1}}
+"""Methods that train, with settings that make them short."""
+FITS = [
+    (n, f) for n in registry.names("methods") for f in families.FAMILIES if n not in TRAINED or f in ("llama", "gpt2")
+]
+"""Every method on every family; those that train on two, since what differs is the adapter's own test."""
+
+
+@pytest.mark.parametrize(("name", "family"), FITS)
 def test_fit_saves_loads_and_describes_itself_equally(name, family, tmp_path):
     lm = families.lm(family)
-    fitted = build("methods", PartSpec(name, {"layer": 1})).fit(lm, data())
+    fitted = build("methods", PartSpec(name, {"layer": 1, **TRAINED.get(name, {})})).fit(lm, data())
     fitted.save(tmp_path / "it")
     again = load(tmp_path / "it")
     assert again.describe() == fitted.describe()

@@ -17,10 +17,11 @@ import demur
 ROOT = Path(demur.__file__).parent
 ABOVE_THE_LINE = {
     "", "addresses", "agreement", "answers", "assemble", "attacks", "background", "benchmarks", "blocks", "cache",
-    "checks", "cli", "comparison", "convert", "correction", "counted", "dedup", "differences", "doctor", "embeddings",
-    "errors", "files", "finishes", "flips", "floor", "generators", "judges", "labelled", "labelling", "languages",
-    "leaks", "measure", "metrics", "modifiers", "pairs", "reasoning", "recipes", "records", "registry", "report",
-    "results", "settings", "sides", "stats", "suites", "triage", "types", "verify", "world",
+    "causes", "checks", "cli", "comparison", "convert", "correction", "counted", "dedup", "differences", "doctor",
+    "embeddings", "errors", "files", "finishes", "flips", "floor", "generators", "judges", "labelled", "labelling",
+    "languages", "leaks", "measure", "metrics", "mining", "modifiers", "pairs", "reasoning", "recipes", "records",
+    "registry", "report", "results", "settings", "sides", "sketches", "stats", "suites", "triage", "types", "verify",
+    "world",
 }  # fmt: skip
 """Modules and folders that import no torch; a file in them that needs an extra says so in EXTRA."""
 

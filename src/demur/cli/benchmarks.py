@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -18,6 +19,8 @@ def register(app: typer.Typer) -> None:
     verb = typer.Typer(help="Compare benchmarks with each other.", no_args_is_help=True)
     app.add_typer(verb, name="benchmarks")
     verb.callback()(lambda: None)
+    text = "Build a benchmark from mined folders: benign prompts near several boundaries, with twins."
+    verb.command("build", help=text)(_build)
 
     @verb.command(help="Count what sets of prompts share, exactly and nearly; no texts are shown.")
     def overlap(
@@ -52,6 +55,30 @@ def register(app: typer.Typer) -> None:
             emit_json([_record(o, examples) for o in found])
         else:
             _show(found, examples)
+
+
+def _build(
+    folders: list[Path] = typer.Argument(..., metavar="MINED…", help="Folders of `demur mine`, one per model."),
+    out: Path = typer.Option(..., help="Folder of the benchmark."),
+    name: str = typer.Option(..., help="Its name, as it stands in ids and results."),
+    per_cell: int = typer.Option(50, min=1, help="Benign prompts for each language and category."),
+    least_models: int = typer.Option(1, min=1, help="Models that must have scored a prompt."),
+    training: list[Path] = typer.Option([], help="JSONL of examples whose groups are left out; repeatable."),
+    licence: str = typer.Option("", help="Its licence."),
+    as_json: bool = typer.Option(False, "--json", help="Print the card as JSON."),
+) -> None:
+    """Build a benchmark from mined folders."""
+    from demur.mining.building import Building
+    from demur.mining.building import build as made
+    from demur.types import to_json
+
+    how = Building(name=name, per_cell=per_cell, least_models=least_models, licence=licence)
+    card = made(folders, how, out, training=training)
+    if as_json:
+        emit_json(to_json(card))
+    else:
+        table("card", ("field", "value"), [[k, str(v)] for k, v in to_json(card).items() if v])
+        table("use it", ("command",), [[f"demur measure --benchmark built:path={out}"]])
 
 
 def _prompts(parts: list[str]) -> list[tuple[str, list[Prompt]]]:

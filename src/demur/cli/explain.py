@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 
 from demur.cli._console import console, emit_json, progress, table
+from demur.cli._explaining import share, show_boundary, show_causes, show_prompt, side_by_side
 
 
 def register(app: typer.Typer) -> None:
@@ -18,39 +19,150 @@ def register(app: typer.Typer) -> None:
     def _group() -> None:
         """Explain what a model refuses."""
 
+    for add in (_boundary, _causes, _triggers, _prompt):
+        add(group)
+
+
+def _boundary(group: typer.Typer) -> None:
     @group.command(help="Where the refusal boundary lies in the residual stream, with controls.")
     def boundary(
-        model: str = typer.Option("organism", help="organism, organism:base, a local folder, or a hub id."),
+        model: list[str] = typer.Option(["organism"], help="A model; repeatable: several are shown side by side."),
         benchmark: list[str] = typer.Option(["world"], help="Prompts that are explained; repeatable."),
         fit_on: list[str] = typer.Option(["world:split=train"], "--fit", help="Prompts the direction comes from."),
         judge: list[str] = typer.Option([], help="Judges of the answers [default: the cards']."),
-        layer: int | None = typer.Option(None, help="Layer of densities and sweep [default: the clearest]."),
+        layer: int | None = typer.Option(None, help="Layer of densities and sweep [default: by the rules]."),
         out: Path | None = typer.Option(None, help="Folder [default: runs/explain-MODEL]."),
-        as_json: bool = typer.Option(False, "--json", help="Print the explanation as JSON."),
+        as_json: bool = typer.Option(False, "--json", help="Print the explanation as JSON, a list for several models."),
     ) -> None:
         from demur import report
         from demur.jobs import explain_model
 
-        folder = out or Path("runs") / f"explain-{Path(model).name.replace(':', '-')}"
-        with progress(quiet=as_json) as tell:
-            record = explain_model(
-                model=model, benchmarks=benchmark, fit=fit_on, judges=judge, layer=layer, out=folder, progress=tell
-            )
-        pages = report.write(folder)
+        records = []
+        for name in model:
+            short = Path(name).name.replace(":", "-")
+            folder = (out / short if len(model) > 1 else out) if out else Path("runs") / f"explain-{short}"
+            with progress(quiet=as_json) as tell:
+                records.append(
+                    explain_model(
+                        model=name,
+                        benchmarks=benchmark,
+                        fit=fit_on,
+                        judges=judge,
+                        layer=layer,
+                        out=folder,
+                        progress=tell,
+                    )
+                )
+            pages = report.write(folder)
+            if not as_json:
+                show_boundary(records[-1], pages[0])
         if as_json:
-            emit_json(record)
+            emit_json(records[0] if len(records) == 1 else records)
+        elif len(records) > 1:
+            side_by_side(records)
+
+
+def _causes(group: typer.Typer) -> None:
+    @group.command(help="Why benign requests of a run were refused: classes, counts, and the remedy each suggests.")
+    def causes(
+        run: Path = typer.Argument(..., help="Folder of a measured run."),
+        fit_on: list[str] = typer.Option(["world:split=train"], "--fit", help="Prompts the harm probe comes from."),
+        black_box: bool = typer.Option(False, help="Ask from outside only; the model is not opened."),
+        generator: str = typer.Option("", help="The model as a part, asked from outside [default: the run's own]."),
+        samples: int = typer.Option(5, min=1, help="Answers drawn of each refused prompt; 1: none."),
+        limit: int = typer.Option(500, min=0, help="Refusals that are sorted at most; 0: all."),
+        low: float = typer.Option(0.1, help="P(refuse) from here up to --high is hesitant."),
+        high: float = typer.Option(0.9, help="P(refuse) above which a refusal is firm."),
+        flip: float = typer.Option(0.5, help="P(refuse) below which taking out a span has flipped the decision."),
+        belief: str = typer.Option("both", help="Whose word counts for harm: both, words, or probe."),
+        span_words: int = typer.Option(2, min=1, help="Words of a span at most."),
+        layer: int | None = typer.Option(None, help="Layer of probe and directions [default: the best out of fold]."),
+        out: Path | None = typer.Option(None, help="Folder [default: RUN/causes]."),
+        as_json: bool = typer.Option(False, "--json", help="Print causes.json."),
+    ) -> None:
+        from demur.causes import Cutting, Thresholds
+        from demur.causes import job as outside
+        from demur.records import RunFolder
+        from demur.types import Sampling
+
+        loaded, folder = RunFolder.load(run), out or run / "causes"
+        settings = outside.Settings(
+            thresholds=Thresholds(low=low, high=high, flip=flip, belief=belief),  # type: ignore[arg-type]
+            cutting=Cutting(longest=span_words),
+            samples=Sampling(samples=samples, temperature=1.0),
+            limit=limit,
+        )
+        with progress(quiet=as_json) as tell:
+            if black_box or generator or loaded.spec.generator.name != "local":
+                asked = outside.generator_of(loaded, generator)
+                found = outside.diagnose(loaded, generator=asked, settings=settings, tell=tell)
+                outside.write(found, folder)
+            else:
+                from demur.explain import jobs
+
+                found = jobs.causes(loaded, fit=fit_on, out=folder, settings=settings, layer=layer, progress=tell)
+        if as_json:
+            emit_json(found.record)
+        else:
+            show_causes(found.record, folder)
+
+
+def _triggers(group: typer.Typer) -> None:
+    @group.command(help="The spans that set benign refusals off, and the brief for contrast data.")
+    def triggers(
+        folder: Path = typer.Argument(..., help="Folder that `demur explain causes` wrote."),
+        flip: float = typer.Option(0.5, help="P(refuse) below which taking out a span has flipped the decision."),
+        least: int = typer.Option(3, min=1, help="Groups that a span must stand in."),
+        out: Path | None = typer.Option(None, help="The brief, JSONL [default: FOLDER/triggers.jsonl]."),
+        as_json: bool = typer.Option(False, "--json", help="Print the brief as JSON."),
+    ) -> None:
+        from demur.causes import brief
+        from demur.causes.job import spans_of
+        from demur.files import write_rows
+
+        found = spans_of(folder, flip=flip, least=least)
+        path = out or folder / "triggers.jsonl"
+        write_rows(path, brief(found))
+        if as_json:
+            emit_json(brief(found))
             return
         rows = [
-            [str(n), *(_auc(record["auc"][name][i]) for name in record["auc"])] for i, n in enumerate(record["layers"])
+            [
+                t.span,
+                t.language,
+                f"{t.flips} of {t.n}",
+                share(t.share, t.low, t.high),
+                f"{t.effect:.2f}",
+                str(t.groups),
+            ]
+            for t in found[:25]
         ]
-        names = [name.replace("_", " ") for name in record["auc"]]
-        table(f"AUC by layer, {record['point']}, last prompt token", ("layer", *names), rows, right=range(1, 4))
-        for note in record["notes"]:
-            console().print(note, highlight=False)
-        console().print(f"report: {pages[0]}", highlight=False)
+        names = ("span", "language", "flips", "share", "fall of P(refuse)", "groups")
+        table("Spans whose removal flips a benign refusal", names, rows, right=range(2, 6))
+        console().print(f"brief: {path} ({len(found)} spans)", highlight=False)
 
 
-def _auc(point: dict[str, float | None]) -> str:
-    if point["value"] is None or point["low"] is None or point["high"] is None:
-        return "no data"
-    return f"{point['value']:.3f} [{point['low']:.3f}, {point['high']:.3f}]"
+def _prompt(group: typer.Typer) -> None:
+    @group.command(help="Why one prompt is refused: coordinate by layer, neighbours, tokens, what flips it.")
+    def prompt(
+        text: str = typer.Argument(..., help="The prompt."),
+        model: str = typer.Option("organism", help="organism, organism:base, a local folder, or a hub id."),
+        fit_on: list[str] = typer.Option(
+            ["world:split=train"], "--fit", help="Prompts that axis and neighbours are of."
+        ),
+        layer: int | None = typer.Option(None, help="Layer of neighbours, tokens and flip [default: the clearest]."),
+        language: str = typer.Option("en", help="Language of the prompt."),
+        out: Path | None = typer.Option(None, help="Folder [default: runs/explain-prompt-MODEL]."),
+        as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+    ) -> None:
+        from demur.explain import jobs
+
+        folder = out or Path("runs") / f"explain-prompt-{Path(model).name.replace(':', '-')}"
+        with progress(quiet=as_json) as tell:
+            found = jobs.prompt(
+                text, model=model, fit=fit_on, out=folder, layer=layer, language=language, progress=tell
+            )
+        if as_json:
+            emit_json(found)
+        else:
+            show_prompt(found, folder)

@@ -1,7 +1,7 @@
 """Interventions: one file per stock kind, and what they share: saving, loading, fingerprints.
 
 A folder holds `intervention.json` (kind and settings) and `tensors.safetensors`. Tensors inside settings are
-replaced by their names; directions, gates and nested interventions by records.
+replaced by their names; directions, gates, adapters and nested interventions by records.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor
 from demur.directions import Direction
 from demur.errors import DataError
 from demur.files import read_json, write_json
+from demur.lora import Lora
 from demur.plan import Gate, Intervention, load_tensors, save_tensors
 
 FILE, TENSORS = "intervention.json", "tensors.safetensors"
@@ -90,6 +91,9 @@ def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Gate):
         tensors[name + "weight"] = value.weight
         return {"kind": "gate", **value.record(), "tensor": name + "weight"}
+    if isinstance(value, Lora):
+        tensors |= {name + key: tensor for key, tensor in value.tensors.items()}
+        return {"kind": "lora", **value.record(), "tensor": name}
     if isinstance(value, tuple | list):
         return [_pack(item, f"{name}{i}.", tensors) for i, item in enumerate(value)]
     return value
@@ -116,6 +120,9 @@ def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     try:
         if value["kind"] == "direction":
             return Direction.of_record(rest, tensors[value["tensor"]])
+        if value["kind"] == "lora":
+            start = value["tensor"]
+            return Lora.of_record(rest, {k.removeprefix(start): t for k, t in tensors.items() if k.startswith(start)})
         if value["kind"] == "gate":
             return Gate(**rest, weight=tensors[value["tensor"]])
         return _class(str(value["kind"]))(**{k: _unpack(v, tensors) for k, v in rest.items()})

@@ -1,0 +1,128 @@
+"""Why was this refused? One prompt: its coordinate by layer, its neighbours, its tokens, what flips it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from demur.boundary import Axis, calibrate
+from demur.causal import GRID, flips
+from demur.directions import Direction, random_like
+from demur.errors import DataError
+from demur.methods._contrast import POINT
+from demur.readout import REFUSALS, Openers, p_refuse
+from demur.residuals import capture
+from demur.screen import Screen
+from demur.types import Example, Prompt
+
+if TYPE_CHECKING:
+    from demur.lm import LM
+
+NEIGHBOURS = 5
+RANDOM_DIRECTIONS = 20
+
+
+def explain_prompt(
+    lm: LM,
+    prompt: Prompt,
+    examples: Sequence[Example],
+    openers: Openers,
+    *,
+    layer: int,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Say where one prompt stands.
+
+    Args:
+        lm: the model.
+        prompt: any prompt.
+        examples: labelled prompts: the axis, the threshold and the neighbours come from them.
+        openers: the refusal openers.
+        layer: of neighbours, tokens and the flip.
+        seed: of the random directions.
+
+    Returns:
+        JSON values: `p_refuse`; `by_layer` (t, t*, tau, d and why an axis is unusable); the nearest `harmful`
+        examples (ids only) and `harmless` ones (with text), by cosine of states less the harmless mean; `tokens`
+        with the coordinate of each token's state; `alpha` (the smallest strength that flips the decision, None where
+        none of the grid does) and the same of random directions.
+
+    Raises:
+        DataError: when no refused harmful or no answered plain prompts are among the examples.
+    """
+    labelled = [e for e in examples if e.label]
+    if not labelled:
+        raise DataError("no example carries a label; give prompts that the model answered and a judge read")
+    layers = tuple(range(lm.n_layers))
+    states = capture(lm, [prompt, *(e.prompt for e in labelled)], layers=layers, points=POINT)
+    own, theirs = states[0], states[1:]
+    marks = {
+        "harmful": np.array([(e.prompt.kind, e.label) == ("harmful", "refusal") for e in labelled]),
+        "harmless": np.array([(e.prompt.kind, e.label) == ("plain", "compliance") for e in labelled]),
+    }
+    for name, flags in marks.items():
+        if flags.sum() < 2:
+            raise DataError(f"{flags.sum()} {name} examples (refused harmful, answered plain); at least 2 are needed")
+    sides = {name: torch.tensor(flags) for name, flags in marks.items()}
+    axes = [Axis.between(theirs[sides["harmful"], n], theirs[sides["harmless"], n]) for n in layers]
+    refused = np.array([e.label in REFUSALS for e in labelled])
+    benign = np.array([e.prompt.expected == "comply" for e in labelled])
+    found = {
+        "text": prompt.text,
+        "model": lm.ref.id,
+        "layer": layer,
+        "p_refuse": float(p_refuse(Screen(lm, [prompt]).logits(), openers)[0]),
+        "by_layer": [_at(n, axes[n], own[n], theirs[:, n], refused, benign) for n in layers],
+        "tokens": _tokens(lm, prompt, axes[layer], layer),
+        **_neighbours(own[layer], theirs[:, layer], axes[layer], labelled),
+    }
+    v = axes[layer].v.float()
+    like = Direction(vectors=v[None], layers=(layer,), model=lm.ref, estimator="mean_difference")
+    vectors = [v, *(r.vectors[0] for r in random_like(like, RANDOM_DIRECTIONS, seed=seed))]
+    ours, *randoms = (float(f.alpha[0]) for f in flips(lm, [prompt], vectors, openers, layer=layer))
+    found["alpha"] = ours if np.isfinite(ours) else None
+    found["alpha_random"] = sorted(a for a in randoms if np.isfinite(a))
+    found["alpha_random_n"], found["grid"] = len(randoms), list(GRID)
+    return found
+
+
+def _at(layer: int, axis: Axis, own: torch.Tensor, theirs: torch.Tensor, refused: Any, benign: Any) -> dict[str, Any]:
+    t = float(axis.coordinate(own[None])[0])
+    fit = calibrate(axis.coordinate(theirs), refused, benign)
+    known = bool(np.isfinite(fit.t_star))
+    return {
+        "layer": layer,
+        "t": t,
+        "t_star": fit.t_star if known else None,
+        "tau": fit.tau if known else None,
+        "d": float(fit.distance(np.array([t]))[0]) if known else None,
+        "unusable": fit.unusable,
+    }
+
+
+def _neighbours(own: torch.Tensor, theirs: torch.Tensor, axis: Axis, examples: Sequence[Example]) -> dict[str, Any]:
+    shifted = theirs.double() - axis.mu_minus
+    near = torch.nn.functional.cosine_similarity(shifted, (own.double() - axis.mu_minus)[None], dim=-1)
+    made: dict[str, Any] = {"harmful": [], "harmless": []}
+    for i in torch.argsort(near, descending=True).tolist():
+        example = examples[i]
+        side = "harmful" if example.prompt.expected == "refuse" else "harmless"
+        if len(made[side]) < NEIGHBOURS:
+            row = {"prompt_id": example.prompt.id, "cosine": float(near[i]), "label": example.label}
+            made[side].append(row if side == "harmful" else {**row, "text": example.prompt.text})
+    return made
+
+
+def _tokens(lm: LM, prompt: Prompt, axis: Axis, layer: int) -> list[dict[str, Any]]:
+    """Return the coordinate of every token's state; template tokens included, since the decision is read there."""
+    (encoded,) = lm.encode_all([prompt])
+    states = capture(lm, [prompt], layers=(layer,), points=POINT, positions="prompt")
+    t = axis.coordinate(states[:, 0])
+    texts = [str(lm.tokenizer.decode([i])) for i in encoded.ids[: encoded.prompt]]
+    return [
+        {"token": text, "t": float(value), "instruction": place < encoded.instruction}
+        for place, (text, value) in enumerate(zip(texts, t, strict=True))
+    ]

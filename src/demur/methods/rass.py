@@ -1,0 +1,171 @@
+"""Train an adapter on refused prompts near the boundary and on their harmful twins (RASS-style)."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from demur import responses, training
+from demur.checkpoints import Checkpoint
+from demur.errors import ConfigError, DataError
+from demur.files import fingerprint, read_rows, write_json, write_rows
+from demur.interventions.adapter import Adapter
+from demur.lora import Lora
+from demur.methods._contrast import Against, Contrast, Positions
+from demur.methods._held_out import HeldOut
+from demur.responses import Ask, Pair, Role
+from demur.training import How, Objective
+from demur.types import DEFAULT_JUDGE, FitData, Judge
+
+if TYPE_CHECKING:
+    from demur.lm import LM
+
+EXTRA = "train"
+PAIRS = "pairs.jsonl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rass:
+    """Train a LoRA adapter on benign prompts that the model refuses, near its safety boundary, and harmful twins.
+
+    RASS-style after Pan et al. (arXiv 2505.18325), whose training settings were never released: data from selection
+    (`--data`), answers made by steering the model itself and judged before use, then SFT, DPO or DPO with an SFT term.
+    The checkpoint kept is the one that answers most of the dev split under the safety floor at half its margin.
+    """
+
+    objective: Objective = "dpo"
+    """`sft`, `dpo`, or `dpo_sft` (DPO with an SFT term on the chosen answers)."""
+    layer: int = 2
+    """The block after which the steering that makes the answers acts."""
+    against: Against = "harmful"
+    """Whose refusals give the direction of that steering: those of harmful or of borderline prompts."""
+    strengths: tuple[float, ...] = (0.5, 1.0, 1.5)
+    """Strengths of the steering, tried in this order until an answer is judged fit."""
+    positions: Positions = "all"
+    """Which tokens the steering acts on."""
+    rejected: str = "own"
+    """What a harmful prompt's refusal is preferred to: `own`, the model's answer to the benign twin (else to another
+    benign prompt), or `line`, a stock opening line, which a model that would never say it learns nothing from."""
+    benign: int = 3000
+    """Most refused benign prompts; those with the least |score| come first."""
+    anchors: float = 0.2
+    """Most answered borderline prompts, as a share of the refused ones."""
+    harmful: int = 1000
+    """Most harmful prompts; twins of the benign ones come first."""
+    general: int = 1000
+    """Most plain prompts."""
+    rate: float = 5e-6
+    """The highest learning rate; a tiny model wants far more (1e-3)."""
+    epochs: float = 1.0
+    """Passes over the data."""
+    batch: int = 32
+    """Pairs per update, over all processes."""
+    rank: int = 16
+    """Rank of the adapter, on every linear layer of the blocks."""
+    alpha: int = 32
+    """The adapter's change is multiplied by alpha / rank."""
+    dropout: float = 0.05
+    """Dropout on the adapter's input."""
+    beta: float = 0.1
+    """How strongly DPO holds the model to itself before training."""
+    sft_weight: float = 1.0
+    """Weight of the SFT term of `dpo_sft`."""
+    checkpoints: int = 4
+    """How many checkpoints are kept and measured."""
+    max_new_tokens: int = 512
+    """Longest answer that is made."""
+    judge: str = ""
+    """Judge of the made answers; by default that of the fit, else `classifier`."""
+    seed: int = 0
+    """Of the choice of prompts, their order and the adapter's start."""
+
+    def fit(self, lm: LM, data: FitData) -> Adapter:
+        """Make response pairs from the `fit` split, train on them, and choose a checkpoint on `dev`.
+
+        Raises:
+            ConfigError: for a layer out of range, or settings that do not fit together.
+            DataError: when a group of prompts is missing, or no pair could be made.
+            ModelError: when the loss is not finite.
+        """
+        if self.rejected not in ("line", "own"):
+            raise ConfigError(f"rass: rejected={self.rejected!r} is not understood; allowed: line, own")
+        with tempfile.TemporaryDirectory() as temporary:
+            out = (data.out or Path(temporary)) / "training"
+            return self._fit(lm, data, out)
+
+    def _fit(self, lm: LM, data: FitData, out: Path) -> Adapter:
+        judge = self._judge(data)
+        out.mkdir(parents=True, exist_ok=True)
+        if training.processes()[0] == 0:
+            self._pairs(lm, data, judge, out)
+        training.wait()
+        pairs = read_rows(out / PAIRS, Pair)
+        preferred = responses.preferences(pairs)
+        rows = responses.completions(pairs) if self.objective == "sft" else preferred
+        if not any(row["kind"] == "benign" for row in rows):
+            raise DataError(f"rass: no benign pair could be made; {out / 'dropped.jsonl'} says why, prompt by prompt")
+        held_out = HeldOut.of(data, judge, self.max_new_tokens)
+        trained = training.train(
+            lm, rows, out, objective=self.objective, how=self._how(), score=lambda c: held_out.score(lm, _adapter(c))
+        )
+        chosen, note = held_out.choose(trained.checkpoints)
+        if training.processes()[0] == 0:
+            table = [{"step": c.step, **(c.score or {})} for c in trained.checkpoints]
+            record = {"chosen": chosen.step, "why": note, "checkpoints": table, "losses": trained.losses}
+            write_json(out / "training.json", {**record, "pairs": Counter(p.role for p in pairs)})
+        return dataclasses.replace(_adapter(chosen), note=note)
+
+    def _how(self) -> How:
+        names = {f.name for f in dataclasses.fields(How)} & {f.name for f in dataclasses.fields(self)}
+        return How(**{name: getattr(self, name) for name in names})
+
+    def _judge(self, data: FitData) -> Judge:
+        if data.judge is not None and not self.judge:
+            return data.judge
+        from demur.settings import build, parse_part
+
+        return cast(Judge, build("judges", parse_part(self.judge or DEFAULT_JUDGE)))
+
+    def _pairs(self, lm: LM, data: FitData, judge: Judge, out: Path) -> None:
+        """Write `pairs.jsonl`, `dropped.jsonl` and trl's formats, unless they were written from the same before."""
+        contrast = Contrast.of(lm, data, layers=(self.layer,))
+        made_from = {"rows": contrast.data_sha, "model": dataclasses.asdict(lm.ref), "settings": self._making()}
+        key = {"made_from": fingerprint([made_from, [[e.answer, e.rejected, e.score] for e in data.examples]])}
+        if (out / PAIRS).is_file() and _read(out / "pairs.json") == key:
+            return
+        most: dict[Role, int] = {"benign": self.benign, "harmful": self.harmful, "general": self.general}
+        chosen = responses.choose(data.examples, most, seed=self.seed)
+        chosen["anchor"] = chosen["anchor"][: round(self.anchors * len(chosen["benign"]))]
+        ask = Ask(
+            direction=contrast.direction(self.against).at(self.layer),
+            judge=judge,
+            strengths=self.strengths,
+            positions=self.positions,
+            max_new_tokens=self.max_new_tokens,
+            own=self.rejected == "own",
+        )
+        made = responses.make(lm, chosen, ask, lambda stage, done, total: None)
+        write_rows(out / "dropped.jsonl", made.dropped)
+        responses.export(made.pairs, out)
+        write_rows(out / PAIRS, made.pairs)
+        write_json(out / "pairs.json", key)
+
+    def _making(self) -> dict[str, Any]:
+        """Return the settings that decide the pairs."""
+        names = ("layer", "against", "strengths", "positions", "rejected", "benign", "anchors", "harmful", "general")
+        return {name: getattr(self, name) for name in (*names, "max_new_tokens", "judge", "seed")}
+
+
+def _adapter(checkpoint: Checkpoint) -> Adapter:
+    return Adapter(lora=Lora.read(checkpoint.folder))
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    from demur.files import read_json
+
+    return cast("Mapping[str, Any]", read_json(path)) if path.is_file() else {}

@@ -1,0 +1,123 @@
+"""`demur mine` for one model: fit its boundary, then run the stages of `demur.mining`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from demur.assemble import build_benchmarks, measurement
+from demur.boundary_scorer import BoundaryScorer
+from demur.cache import opened
+from demur.errors import ConfigError
+from demur.fitting import examples
+from demur.generators.local import Local
+from demur.measure import measure
+from demur.mining.loop import Loop, mine_in_rounds
+from demur.mining.sources import Rows, Set, Source
+from demur.mining.stages import Mining, Progress, mine
+from demur.readout import find_openers
+from demur.settings import build, part_of
+from demur.types import Example, Generator, Judge, Part, Prompt, Sampling
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Boundary:
+    """How the boundary of a model is found."""
+
+    fit: tuple[str, ...] = ("world:split=train,limit=600",)
+    """Benchmarks the axis comes from."""
+    dev: tuple[str, ...] = ("world:split=validation,limit=600",)
+    """Benchmarks it is calibrated on."""
+    judges: tuple[str, ...] = ()
+    """Judges of the answers; none: the cards' own."""
+    layer: int | None = None
+    """None: where it best tells refused from answered benign prompts."""
+    expected: bool = False
+    """Take what is expected for what the model did, and generate nothing: for trying the pipeline on a model that
+    refuses nothing. The distances then say nothing about refusal."""
+    unusable: bool = False
+    """Go on where the axis does not separate refused from answered benign prompts."""
+
+
+def scorer(model: str, how: Boundary, out: Path, progress: Progress) -> BoundaryScorer:
+    """Fit the boundary of a model on answers it gives to the fit and dev benchmarks.
+
+    Raises:
+        DataError: where the model refuses, or answers, too few of them.
+    """
+    lm = Local(model=model).lm()
+    rows: list[Example] = []
+    openers = None
+    splits: tuple[tuple[Literal["fit", "dev"], tuple[str, ...]], ...] = (("fit", how.fit), ("dev", how.dev))
+    for split, parts in splits:
+        if how.expected:
+            prompts = [p for _, benchmark in build_benchmarks(parts) for p in benchmark()]
+            rows += [Example(prompt=_plain(p), split=split, label=_expected(p)) for p in prompts]
+            continue
+        what = measurement(model=model, benchmarks=parts, judges=how.judges, sampling=Sampling())
+        run = measure(what, out / split, progress=lambda s, d, t, n=split: progress(f"{n}: {s}", d, t), cache=opened())  # type: ignore[misc]
+        rows += examples(run, split)
+        openers = openers or find_openers(lm, run.responses, run.verdicts)
+    return BoundaryScorer.fit(lm, rows, openers, layer=how.layer, unusable=how.unusable or how.expected)
+
+
+def sources(texts: Sequence[str]) -> tuple[Source, ...]:
+    """Build sources from what the user wrote: a JSONL file, or a benchmark part."""
+    made: list[Source] = []
+    for text in texts:
+        if text.endswith((".jsonl", ".ndjson")) and not text.startswith("file:"):
+            made.append(Rows(path=Path(text)))
+        else:
+            part, benchmark = build_benchmarks([text])[0]
+            made.append(Set(part=part, benchmark=benchmark))
+    return tuple(made)
+
+
+def generator(text: str) -> tuple[Part, Generator]:
+    """Build the generator that rewrites seeds."""
+    made: Generator = build("generators", text)
+    return part_of("generators", made), made
+
+
+def harmful(texts: Sequence[str]) -> tuple[Prompt, ...]:
+    """Read the harmful prompts of sets, in their order, each once."""
+    found = {p.id: p for _, b in build_benchmarks(texts) for p in b() if p.expected == "refuse"}
+    return tuple(found.values())
+
+
+def moderators(texts: Sequence[str]) -> tuple[tuple[Part, Judge], ...]:
+    """Build the judges of `prompt_harm`."""
+    made: list[Judge] = [build("judges", text) for text in texts]
+    return tuple((part_of("judges", judge), judge) for judge in made)
+
+
+def evaluation(texts: Sequence[str]) -> Mapping[str, Sequence[Prompt]]:
+    """Read the sets that mined prompts must be kept away from."""
+    return {text: list(b()) for text, (_, b) in zip(texts, build_benchmarks(texts), strict=True)}
+
+
+def mine_model(
+    what: Mining, *, model: str, how: Boundary, out: Path, progress: Progress, loop: Loop | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """Mine for one model; `what.scorer` is replaced by the model's own.
+
+    Raises:
+        ConfigError, DataError: as `mining.stages.mine` and `scorer` do.
+    """
+    if not what.sources and loop is None:
+        raise ConfigError("nothing to mine from: name a benchmark or a JSONL file, or --seeds with --generator")
+    fitted = replace(what, scorer=scorer(model, how, out / "boundary", progress))
+    if loop is None:
+        return mine(fitted, out, progress=progress, overwrite=overwrite)
+    return mine_in_rounds(fitted, loop, out, progress=progress, overwrite=overwrite)
+
+
+def _expected(prompt: Prompt) -> str | None:
+    return {"refuse": "refusal", "comply": "compliance"}.get(prompt.expected or "")
+
+
+def _plain(prompt: Prompt) -> Prompt:
+    return replace(prompt, kind="plain") if prompt.expected == "comply" and not prompt.kind else prompt

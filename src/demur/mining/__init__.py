@@ -1,0 +1,1 @@
+"""Mining prompts near a refusal boundary: candidates, moderated, selected."""

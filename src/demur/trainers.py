@@ -1,0 +1,211 @@
+"""The transformers trainers behind `training.train`: trl's for its objectives, a plain one for any other loss."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import datasets
+import peft
+import torch
+import transformers
+from torch import Tensor
+from torch.utils.data import Sampler
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.dpo_trainer import DPOTrainer
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
+
+from demur.checkpoints import NAME, STAGING, publish
+from demur.losses import IGNORED
+from demur.types import Prompt
+
+if TYPE_CHECKING:
+    from demur.lm import LM
+    from demur.training import How, Loss, Objective, Row
+
+_NAMES = {f.name for f in dataclasses.fields(transformers.TrainingArguments)}
+RECOMPUTING = "activation_checkpointing" if "activation_checkpointing" in _NAMES else "gradient_checkpointing"
+"""What transformers calls reading the batch twice to save memory; the name changed in version 5."""
+
+ALWAYS: Mapping[str, Any] = {
+    "logging_strategy": "steps",
+    "logging_steps": 1,
+    "logging_nan_inf_filter": False,
+    "report_to": "none",
+    "disable_tqdm": True,
+    "optim": "adamw_torch",
+    "weight_decay": 0.0,
+    RECOMPUTING: False,
+    "bf16": False,
+    "fp16": False,
+    "dataloader_pin_memory": False,
+    "remove_unused_columns": False,
+    "ddp_find_unused_parameters": False,
+}
+"""Settings of every training, beside those that the caller chooses."""
+
+PRINTS = transformers.PrinterCallback
+"""Prints every update; taken out."""
+
+
+class _Order(Sampler[int]):
+    """Gives fixed indices."""
+
+    def __init__(self, indices: Sequence[int]) -> None:
+        self.indices = indices
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+class _Whole:
+    """Mixed into a trainer: a fixed order of rows, and checkpoints that are whole or not there."""
+
+    indices: list[int]
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> _Order:
+        return _Order(self.indices)
+
+    def _save_checkpoint(self: Any, model: Any, trial: Any) -> None:
+        place = Path(self.args.output_dir)
+        staging = place / STAGING
+        if self.args.should_save and staging.exists():
+            shutil.rmtree(staging)
+        self.accelerator.wait_for_everyone()
+        self.args.output_dir = str(staging)
+        try:
+            super()._save_checkpoint(model, trial)  # type: ignore[misc]
+        finally:
+            self.args.output_dir = str(place)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            publish(staging / f"{NAME}{self.state.global_step}", place)
+        self.accelerator.wait_for_everyone()
+
+    def _save(self: Any, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Save the adapter alone; whether the embedding was changed need not be looked up on the hub."""
+        place = Path(output_dir or self.args.output_dir)
+        wrapped = self.accelerator.unwrap_model(self.model)
+        wrapped.save_pretrained(place, save_embedding_layers=False)
+        torch.save(self.args, place / "training_args.bin")
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Write none."""
+
+
+class _Dpo(_Whole, DPOTrainer):
+    pass
+
+
+class _Sft(_Whole, SFTTrainer):
+    pass
+
+
+class Plugged(_Whole, transformers.Trainer):
+    """A trainer whose loss is a function from model and batch to one loss per example."""
+
+    plug: Loss
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Return the mean of the plug's losses."""
+        loss = self.plug(model, inputs).mean()
+        return (loss, {}) if return_outputs else loss
+
+
+class Watch(transformers.TrainerCallback):
+    """Ends a training whose loss is not finite, and calls back after each checkpoint."""
+
+    def __init__(self, saved: Callable[[], None]) -> None:
+        self.saved = saved
+        self.broken: tuple[int, float] | None = None
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Look at the loss of an update."""
+        loss, norm = (float((logs or {}).get(name, 0.0)) for name in ("loss", "grad_norm"))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            self.broken = (int(state.global_step), loss)
+            control.should_training_stop, control.should_save = True, False
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Tell that a checkpoint is there."""
+        self.saved()
+
+
+def build(
+    module: Any, lm: LM, rows: Sequence[Row], objective: Objective | Loss, how: How, common: Mapping[str, Any]
+) -> Any:
+    """Return the trainer of an objective, ready to start."""
+    settings = {**ALWAYS, **common}
+    if common["use_cpu"] and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        settings["ddp_backend"] = "gloo"
+    convolutions = any(type(m).__name__ == "Conv1D" for m in module.modules())
+    adapter = peft.LoraConfig(
+        r=how.rank,
+        lora_alpha=how.alpha,
+        lora_dropout=how.dropout,
+        target_modules="all-linear",
+        fan_in_fan_out=convolutions,
+        task_type="CAUSAL_LM",
+    )
+    if not isinstance(objective, str):
+        torch.manual_seed(how.seed)
+        made = Plugged(
+            model=peft.get_peft_model(module, adapter),
+            args=transformers.TrainingArguments(**settings),
+            train_dataset=tokenised(lm, rows, how.max_length),
+            data_collator=padded,
+        )
+        made.plug = objective
+        return made
+    data = datasets.Dataset.from_list([{k: v for k, v in row.items() if k != "kind"} for row in rows])
+    given: dict[str, Any] = {"model": module, "processing_class": lm.tokenizer, "train_dataset": data}
+    given["peft_config"] = adapter
+    settings |= {"max_length": how.max_length, "router_aux_loss_coef": 0.0}
+    if objective == "sft":
+        return _Sft(args=SFTConfig(**settings, completion_only_loss=True, eos_token=None), **given)
+    settings |= {"loss_type": ["sigmoid"], "beta": how.beta, "disable_dropout": how.dropout == 0}
+    if objective == "dpo_sft":
+        settings |= {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, how.sft_weight]}
+    config = DPOConfig(**settings)
+    return _Dpo(args=config, **given)
+
+
+def tokenised(lm: LM, rows: Sequence[Row], longest: int) -> Any:
+    """Return prompt-completion rows as `input_ids` and `labels`, the prompt's labels ignored."""
+    made = []
+    for row in rows:
+        *before, last = row["prompt"]
+        system = next((m["content"] for m in before if m["role"] == "system"), None)
+        history = tuple((m["role"], m["content"]) for m in before if m["role"] != "system")
+        prompt = Prompt(id="row", text=last["content"], expected=None, source="row", system=system, history=history)
+        start = list(lm.encode(prompt).ids)
+        answer = lm.tokenizer(row["completion"][0]["content"], add_special_tokens=False)["input_ids"]
+        ids = [*start, *answer, int(lm.tokenizer.eos_token_id)][:longest]
+        made.append({"input_ids": ids, "labels": [*[IGNORED] * len(start), *ids[len(start) :]][: len(ids)]})
+    return datasets.Dataset.from_list(made)
+
+
+def padded(rows: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, Tensor]:
+    """Return rows as one batch, padded on the right."""
+    width = max(len(row["input_ids"]) for row in rows)
+
+    def filled(name: str, blank: int) -> Tensor:
+        return torch.tensor([[*row[name], *[blank] * (width - len(row[name]))] for row in rows])
+
+    mask = [[1] * len(row["input_ids"]) + [0] * (width - len(row["input_ids"])) for row in rows]
+    return {
+        "input_ids": filled("input_ids", 0),
+        "attention_mask": torch.tensor(mask),
+        "labels": filled("labels", IGNORED),
+    }

@@ -1,0 +1,260 @@
+"""The one trainer: LoRA by peft over a transformers `Trainer`, with checkpoints that survive a kill.
+
+`train` takes rows in trl's formats and an objective. `sft`, `dpo` and `dpo_sft` go through trl's trainers; any other
+loss is handed in as a function from (model, batch) to per-example losses. All share the order of the data, the
+callbacks and the checkpoints:
+
+- A checkpoint is written under a temporary name, synced and renamed; only whole ones are resumed. A training that is
+  killed and started again gives the losses of one that was not disturbed.
+- The order of the rows is fixed by the seed, kinds evenly mixed, and does not depend on the number of processes:
+  under `accelerate launch` each process takes its part of the same batches.
+- A loss that is not finite ends the training before anything more is saved.
+- At each checkpoint a `score` may be taken (answered and held rates, the safety floor); it is kept beside the weights.
+- The model is left as it was: what is trained is a copy that shares its frozen weights.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from demur.checkpoints import Checkpoint, found, publish
+from demur.errors import ConfigError, ModelError
+from demur.files import fingerprint, read_json, write_json
+from demur.thirdparty import quiet
+from demur.types import Prompt
+
+if TYPE_CHECKING:
+    from demur.lm import LM
+
+Objective = Literal["sft", "dpo", "dpo_sft"]
+OBJECTIVES: tuple[Objective, ...] = ("sft", "dpo", "dpo_sft")
+Row = Mapping[str, Any]
+"""`prompt` and `completion`, or `prompt`, `chosen` and `rejected` (lists of messages), and the row's `kind`."""
+Loss = Callable[[nn.Module, Mapping[str, Tensor]], Tensor]
+"""From the model and a batch (`input_ids`, `attention_mask`, `labels`) to Float[" row"]."""
+Score = Callable[[Checkpoint], Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class How:
+    """How a training runs."""
+
+    rate: float = 5e-6
+    epochs: float = 1.0
+    batch: int = 32
+    """Rows per update, over all processes."""
+    at_once: int = 32
+    """Rows that one process reads at a time; the rest of a batch is accumulated."""
+    seed: int = 0
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.05
+    beta: float = 0.1
+    sft_weight: float = 1.0
+    """Weight of the SFT term of `dpo_sft`."""
+    warmup: float = 0.1
+    """Share of the updates over which the rate rises; it then falls along a cosine."""
+    checkpoints: int = 4
+    max_length: int = 1024
+    """Tokens of prompt and answer together; what is longer is cut off."""
+
+    def __post_init__(self) -> None:
+        for name, fits, allowed in (
+            ("rate", self.rate > 0, "above 0"),
+            ("epochs", self.epochs > 0, "above 0"),
+            ("batch", self.batch >= 1, "at least 1"),
+            ("at_once", self.at_once >= 1, "at least 1"),
+            ("rank", self.rank >= 1, "at least 1"),
+            ("dropout", 0 <= self.dropout < 1, "at least 0 and below 1"),
+            ("beta", self.beta > 0, "above 0"),
+            ("checkpoints", self.checkpoints >= 1, "at least 1"),
+        ):
+            if not fits:
+                raise ConfigError(f"training: {name} is {getattr(self, name)}; it must be {allowed}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """What a training left."""
+
+    checkpoints: tuple[Checkpoint, ...]
+    losses: tuple[float, ...]
+    """The loss of each update."""
+    folder: Path
+
+
+def processes() -> tuple[int, int]:
+    """Return this process's number and how many there are, as `accelerate launch` or `torchrun` set them."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def wait() -> None:
+    """Return when every process of the training has come here."""
+    if processes()[1] > 1:
+        from accelerate import PartialState
+
+        PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1)).wait_for_everyone()
+
+
+def preference(prompt: Prompt, chosen: str, rejected: str) -> dict[str, Any]:
+    """Return a row in trl's conversational preference format."""
+    return {"prompt": _messages(prompt), "chosen": _said(chosen), "rejected": _said(rejected), "kind": prompt.kind}
+
+
+def completion(prompt: Prompt, answer: str) -> dict[str, Any]:
+    """Return a row in trl's conversational prompt-completion format."""
+    return {"prompt": _messages(prompt), "completion": _said(answer), "kind": prompt.kind}
+
+
+def _messages(prompt: Prompt) -> list[dict[str, str]]:
+    system = [("system", prompt.system)] if prompt.system else []
+    turns = [*system, *prompt.history, (prompt.role, prompt.text)]
+    return [{"role": role, "content": text} for role, text in turns]
+
+
+def _said(text: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}]
+
+
+def order(kinds: Sequence[str], how: How) -> list[int]:
+    """Return the rows of every update, one after the other: `batch` per update.
+
+    Each pass is a shuffle in which every kind is spread evenly, so that all batches have about the same mix. Where
+    the end of the training does not fill a batch, rows of a further pass fill it.
+    """
+    if not kinds:
+        raise ConfigError("training: there are no rows to train on")
+    due = max(1, math.ceil(how.epochs * len(kinds) / how.batch)) * how.batch
+    made: list[int] = []
+    for number in range(math.ceil(due / len(kinds))):
+        dice = random.Random(f"{how.seed} {number}")
+        placed: list[tuple[float, int]] = []
+        for kind in sorted(set(kinds)):
+            mine = [i for i, k in enumerate(kinds) if k == kind]
+            dice.shuffle(mine)
+            placed += [((place + dice.random()) / len(mine), index) for place, index in enumerate(mine)]
+        made += [index for _, index in sorted(placed)]
+    return made[:due]
+
+
+def train(
+    lm: LM,
+    rows: Sequence[Row],
+    out: Path,
+    *,
+    objective: Objective | Loss = "dpo",
+    how: How | None = None,
+    score: Score | None = None,
+) -> Trained:
+    """Train a LoRA adapter on the linear layers of a model's blocks.
+
+    Args:
+        lm: the model; it is left as it was, and may answer while its copy trains.
+        rows: in trl's preference format for `dpo` and `dpo_sft`, in its prompt-completion format else.
+        out: checkpoints go to a folder in it that is named after rows and settings; found there, they are resumed.
+        objective: one of `OBJECTIVES`, or a loss.
+        how: rate, length, adapter and seed.
+        score: called once for each checkpoint, by the first process alone; its JSON values are kept beside it.
+
+    Raises:
+        ConfigError: for settings that do not fit together.
+        ModelError: when the loss is not finite.
+    """
+    how = how or How()
+    if isinstance(objective, str) and objective not in OBJECTIVES:
+        raise ConfigError(f"training: objective {objective!r} is not understood; allowed: {', '.join(OBJECTIVES)}")
+    rank, count = processes()
+    if how.batch % count:
+        raise ConfigError(f"training: a batch of {how.batch} cannot be shared by {count} processes")
+    name = objective if isinstance(objective, str) else getattr(objective, "__qualname__", type(objective).__name__)
+    ref = asdict(lm.ref)
+    folder = out / fingerprint([[dict(r) for r in rows], name, asdict(how), ref])
+    folder.mkdir(parents=True, exist_ok=True)
+    indices = order([str(row.get("kind", "")) for row in rows], how)
+    steps = len(indices) // how.batch
+    done = found(folder)
+    if not done or done[-1].step < steps:
+        with quiet():
+            _run(lm, rows, indices, (folder, objective, how, count), score if rank == 0 else None)
+    wait()
+    done = found(folder)
+    if rank == 0 and score is not None:
+        for checkpoint in done:
+            _score(checkpoint, score)
+    wait()
+    log = read_json(done[-1].folder / "trainer_state.json")["log_history"]
+    return Trained(checkpoints=found(folder), losses=tuple(row["loss"] for row in log if "loss" in row), folder=folder)
+
+
+def _score(checkpoint: Checkpoint, score: Score) -> None:
+    """Take and keep a checkpoint's score, unless it has one; random numbers are left as they were."""
+    if checkpoint.score is None:
+        with torch.random.fork_rng():
+            write_json(checkpoint.folder / "score.json", dict(score(checkpoint)))
+
+
+def _run(
+    lm: LM,
+    rows: Sequence[Row],
+    indices: Sequence[int],
+    what: tuple[Path, Objective | Loss, How, int],
+    score: Score | None,
+) -> None:
+    from demur import trainers
+
+    folder, objective, how, count = what
+    share = how.batch // count
+    at_once = max(n for n in range(1, min(share, how.at_once) + 1) if share % n == 0)
+    common: dict[str, Any] = {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": at_once,
+        "gradient_accumulation_steps": share // at_once,
+        "learning_rate": how.rate,
+        "max_steps": len(indices) // how.batch,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": round(how.warmup * len(indices) / how.batch),
+        "save_strategy": "steps",
+        "save_steps": max(1, math.ceil(len(indices) / how.batch / how.checkpoints)),
+        "seed": how.seed,
+        "use_cpu": lm.device.type == "cpu",
+    }
+    made = trainers.build(shared_copy(lm), lm, rows, objective, how, common)
+    made.indices = list(indices)
+    watch = trainers.Watch(lambda: _latest(folder, score))
+    made.add_callback(watch)
+    made.remove_callback(trainers.PRINTS)
+    resumed = found(folder)
+    made.train(resume_from_checkpoint=str(resumed[-1].folder) if resumed else None)
+    if watch.broken:
+        raise ModelError(
+            f"training: the loss is {watch.broken[1]} at update {watch.broken[0]}; lower the rate ({how.rate:g}), then "
+            "run the same command again"
+        )
+
+
+def _latest(folder: Path, score: Score | None) -> None:
+    if score is not None:
+        _score(found(folder)[-1], score)
+
+
+def shared_copy(lm: LM) -> Any:
+    """Return a copy of the model that shares its weights: wrapping and patching it leaves the model as it is."""
+    kept: Iterator[Tensor] = iter([*lm.module.parameters(), *lm.module.buffers()])
+    made = copy.deepcopy(lm.module, {id(tensor): tensor for tensor in kept})
+    made.config.use_cache = False
+    made.name_or_path = lm.ref.id  # what peft writes as the adapter's base
+    return made
+
+
+__all__ = ["OBJECTIVES", "How", "Trained", "completion", "order", "preference", "processes", "publish", "train", "wait"]

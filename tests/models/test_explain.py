@@ -1,0 +1,198 @@
+"""Distances, layers, experiments, and what is read inside a model, on planted and tiny models."""
+
+import numpy as np
+import pytest
+import torch
+
+from demur import stats
+from demur.boundary import Axis
+from demur.causal import flips
+from demur.decoding import first_token_logits
+from demur.directions import Direction
+from demur.distances import DISTANCES, Fitted, compare, distance
+from demur.explain.boundary import Observed
+from demur.explain.experiments import e1_map, e3_sufficiency, e4_languages
+from demur.explain.inside import OpenModel, instruction_states
+from demur.explain.jobs import held_out
+from demur.explain.prompt import explain_prompt
+from demur.layers import choose_layer
+from demur.readout import Openers
+from demur.residuals import capture
+from demur.types import Example, Prompt
+from tests.models import families
+
+pytestmark = pytest.mark.torch
+
+
+def cloud(n, rng, centre, d=6):
+    return torch.tensor(rng.normal(0, 0.3, (n, d)) + np.r_[centre, np.zeros(d - 1)])
+
+
+def planted(n=600, seed=0, harm_matters=0.0):
+    """States on a line from harmless (0) to harmful (1); refusal is decided by t, and by harm where asked."""
+    rng = np.random.default_rng(seed)
+    fitted = Fitted(harmful=cloud(200, rng, 4.0), harmless=cloud(200, rng, 0.0))
+    x = rng.uniform(0, 4, n)
+    states = torch.tensor(np.c_[x, rng.normal(0, 0.3, (n, 5))])
+    harm = rng.random(n) < 0.5
+    p = 1 / (1 + np.exp(-(10 * (x / 4 - 0.5) + harm_matters * (harm - 0.5))))
+    refused = rng.random(n) < p
+    prompts = [
+        Prompt(
+            id=str(i),
+            text=f"w{i % 7} u{i % 5}",
+            expected="refuse" if h else "comply",
+            kind="harmful" if h else "borderline",
+            source="t",
+            language="en" if i % 2 else "de",
+        )
+        for i, h in enumerate(harm)
+    ]
+    labels = ["refusal" if r else "compliance" for r in refused]
+    return fitted, states, Observed(prompts=prompts, labels=labels), p, ~harm
+
+
+@pytest.mark.parametrize("name", DISTANCES)
+def test_every_distance_is_about_0_at_the_boundary_and_rises_with_refusal(name):
+    fitted, states, seen, p, benign = planted()
+    d, fit = distance(name, fitted, states, p, seen.refused, benign)
+    assert fit.unusable == ""
+    assert stats.spearman(d, states[:, 0].numpy()) > 0.8
+    near = np.abs(states[:, 0].numpy() - 2) < 0.2
+    assert abs(np.median(d[near])) < 0.35
+
+
+def test_distances_are_compared_by_rank_and_what_never_flips_is_farthest():
+    fitted, states, seen, p, benign = planted()
+    alpha = np.abs(states[:, 0].numpy() - 2)
+    alpha[alpha > 1.8] = np.inf
+    rows = {row["distance"]: row for row in compare(fitted, states, p, seen.refused, benign, alpha)}
+    assert set(rows) == set(DISTANCES)
+    assert rows["projection"]["spearman"] > 0.9
+    assert rows["readout"]["n"] == 600
+
+
+def test_map_puts_the_groups_where_they_were_planted():
+    fitted, states, seen, _, _ = planted()
+    axis = fitted.axis
+    found = e1_map(axis.coordinate(states), states, axis, seen)
+    assert found["benign_answered"]["t"] < 0.4 < 0.6 < found["benign_refused"]["t"]
+    assert found["benign_refused"]["low"] < found["benign_refused"]["t"] < found["benign_refused"]["high"]
+
+
+@pytest.mark.parametrize(("matters", "mediated"), [(0.0, True), (6.0, False)])
+def test_sufficiency_finds_whether_harm_acts_beside_the_coordinate(matters, mediated):
+    fitted, states, seen, _, _ = planted(900, harm_matters=matters)
+    found = e3_sufficiency(fitted.axis.coordinate(states), seen)
+    assert (found["b"]["low"] < 0 < found["b"]["high"]) == mediated
+    assert found["words"]["difference"] > 0.2
+    assert found["mixtures"]["all"]["t_star"] == pytest.approx(0.5, abs=0.05)
+
+
+def test_languages_compare_directions_and_apply_the_home_threshold():
+    fitted, states, seen, _, _ = planted()
+    turned = Fitted(harmful=fitted.harmful.flip(1), harmless=fitted.harmless.flip(1))
+    rows = {row["language"]: row for row in e4_languages(states, seen, {"en": fitted, "de": turned})}
+    assert rows["en"]["cosine"] == pytest.approx(1)
+    assert abs(rows["de"]["cosine"]) < 0.2
+    assert rows["de"]["own"]["unusable"]
+    assert rows["de"]["home_v_home_t_star"]["accuracy"] > 0.8
+
+
+def examples(count=48):
+    made = []
+    for i in range(count):
+        kind = ("harmful", "plain", "borderline", "plain")[i % 4]
+        text = ("bad " if kind == "harmful" else "odd " if kind == "borderline" else "good ") + chr(97 + i % 26) * 3
+        label = "refusal" if kind == "harmful" or (kind == "borderline" and i % 8 == 2) else "compliance"
+        expected = "refuse" if kind == "harmful" else "comply"
+        prompt = Prompt(id=str(i), text=text, expected=expected, kind=kind, source="t", group=f"g{i // 2}")
+        made.append(Example(prompt=prompt, split="fit", label=label))
+    return made
+
+
+def openers(lm, prompts):
+    p = torch.softmax(first_token_logits(lm, prompts), -1).mean(0)
+    return Openers(ids=tuple(int(i) for i in torch.argsort(p, descending=True)[:30:2]), agreement=1.0, n=1)
+
+
+def test_the_last_instruction_token_is_read_where_it_stands():
+    lm = families.lm("llama")
+    prompts = [e.prompt for e in examples(3)]
+    found = instruction_states(lm, prompts)
+    for row, prompt in zip(found, prompts, strict=True):
+        whole = capture(lm, [prompt], positions="prompt")
+        torch.testing.assert_close(row, whole[lm.encode(prompt).instruction - 1])
+
+
+def test_what_is_read_inside_a_model():
+    lm = families.lm("llama")
+    rows = examples()
+    found = OpenModel.fit(lm, rows, openers(lm, [e.prompt for e in rows]))
+    assert found.held_out["all"] > 0.9  # the words differ, so that even a random model tells them apart
+    asked = [e.prompt for e in rows if e.prompt.kind != "borderline"]
+    harm = found.harm(asked)
+    assert np.mean([(h > 0.5) == (p.kind == "harmful") for h, p in zip(harm, asked, strict=True)]) > 0.9
+    assert all(0 <= p <= 1 for p in found.first(asked))
+    record = found.record()
+    assert len(record["cosine_by_layer"]) == lm.n_layers
+    assert len(record["steering"]["random"]["refusal"]) == 20
+    assert len(record["steering"]["layers"]) == lm.n_layers * 2 * 2
+
+
+def test_an_unusable_probe_says_so_and_is_not_used():
+    lm = families.lm("llama")
+    rows = examples()
+    found = OpenModel.fit(lm, rows, openers(lm, [e.prompt for e in rows]))
+    found.held_out["borderline"] = 0.55
+    assert "0.55" in found.unusable
+    assert found.harm([rows[0].prompt]) == [None]
+
+
+def test_one_prompt_is_explained_and_no_harmful_text_is_given():
+    lm = families.lm("llama")
+    rows = examples()
+    asked = Prompt(id="x", text="good bad", expected=None, source="t")
+    words = openers(lm, [e.prompt for e in rows])
+    found = explain_prompt(lm, asked, rows, words, layer=1)
+    assert [at["layer"] for at in found["by_layer"]] == [0, 1]
+    assert all("text" not in row for row in found["harmful"])
+    assert all("bad" not in row["text"] for row in found["harmless"])
+    assert len(found["tokens"]) == len(lm.encode(asked).ids)
+    states = capture(lm, [e.prompt for e in rows], layers=(1,))[:, 0]
+    marks = torch.tensor([e.label == "refusal" and e.prompt.kind == "harmful" for e in rows])
+    plain = torch.tensor([e.label == "compliance" and e.prompt.kind == "plain" for e in rows])
+    axis = Axis.between(states[marks], states[plain])
+    own = capture(lm, [asked], layers=(1,))[:, 0]
+    assert found["by_layer"][1]["t"] == pytest.approx(axis.coordinate(own)[0], rel=1e-4)
+    (alone,) = flips(lm, [asked], axis.v.float(), words, layer=1)
+    assert found["alpha"] == (alone.alpha[0] if np.isfinite(alone.alpha[0]) else None)
+
+
+def test_layers_are_barred_with_reasons():
+    lm = families.lm("llama")
+    prompts = [e.prompt for e in examples(12)]
+    torch.manual_seed(0)
+    vectors = torch.stack([torch.zeros(lm.d_model), torch.randn(lm.d_model) * 50])
+    direction = Direction(vectors=vectors, layers=(0, 1), model=lm.ref, estimator="x")
+    found = choose_layer(lm, direction, prompts[:6], prompts[6:], openers(lm, prompts))
+    assert found.table[0].barred == "the means coincide"
+    assert found.layer is None or found.table[found.layer].barred == ""
+    assert found.layer is not None or "no layer meets the rules" in found.reason
+
+
+def test_a_strong_planted_direction_is_found_and_the_last_layer_is_left_out():
+    lm = families.lm("llama")
+    prompts = [e.prompt for e in examples(12)]
+    small = Direction(vectors=torch.randn(2, lm.d_model) * 1e-4, layers=(0, 1), model=lm.ref, estimator="x")
+    many = Openers(ids=tuple(range(families.VOCABULARY - 40)), agreement=1.0, n=1)
+    found = choose_layer(lm, small, prompts[:6], prompts[6:], many)
+    assert len(found.table) == 2
+    assert all(row.barred or row.added > 0 for row in found.table)
+
+
+def test_groups_that_choose_the_layer_are_kept_out_whole():
+    rows = held_out(examples(), 3)
+    dev = {e.prompt.cluster for e in rows if e.split == "dev"}
+    assert dev
+    assert dev.isdisjoint({e.prompt.cluster for e in rows if e.split == "fit"})

@@ -1,0 +1,87 @@
+"""Mining with a real model: scores by one prefill against capture and readout apart, and a run killed on the way."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from demur import world
+from demur.boundary_scorer import BoundaryScorer
+from demur.errors import DataError
+from demur.generators.local import Local
+from demur.readout import Openers, p_refuse
+from demur.residuals import capture
+from demur.screen import Screen
+from demur.types import Example
+
+pytestmark = pytest.mark.torch
+
+LABEL = {"refuse": "refusal", "comply": "compliance"}
+
+
+def examples(split: str, name: str, count: int = 240) -> list[Example]:
+    rows = world.prompts(split)
+    chosen = [p for p in rows if p.language in ("en", "de")][:: max(1, len(rows) // count // 2)]
+    return [Example(prompt=p, split=name, label=LABEL[p.expected]) for p in chosen]  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def scorer() -> BoundaryScorer:
+    lm = Local(model="organism").lm()
+    first = {int(lm.tokenizer(t, add_special_tokens=False)["input_ids"][0]) for t in world.refusal_openers("en")}
+    openers = Openers(ids=tuple(sorted(first)), agreement=1.0, n=10)
+    rows = [*examples("train", "fit"), *examples("validation", "dev")]
+    held = [e if e.prompt.kind != "borderline" or i % 3 else Example(prompt=e.prompt, split=e.split, label="refusal")
+            for i, e in enumerate(rows)]  # fmt: skip
+    return BoundaryScorer.fit(lm, held, openers, layer=2, unusable=True)
+
+
+def test_one_pass_gives_what_capture_and_readout_give_apart(scorer):
+    prompts = [p for p in world.prompts("validation") if p.language in ("en", "de", "zh")][::60]
+    states = capture(scorer.lm, prompts, layers=[2], points=("resid_post",))[:, 0]
+    mass = p_refuse(Screen(scorer.lm, prompts).logits(), scorer.openers)
+    scores = scorer(prompts)
+    assert [s.prompt_id for s in scores] == [p.id for p in prompts]
+    assert set(scorer.axes) == {"", "en", "de"}
+    for score, prompt, state, p in zip(scores, prompts, states, mass.tolist(), strict=True):
+        axis, fit = scorer.axes.get(prompt.language, scorer.axes[""])
+        assert score.t == pytest.approx(axis.coordinate(state[None])[0], abs=1e-4)
+        assert score.d == pytest.approx((score.t - fit.t_star) / fit.tau, abs=1e-6)
+        p = min(max(p, 1e-6), 1 - 1e-6)
+        assert score.r == pytest.approx(math.log(p / (1 - p)), abs=1e-2)
+        assert score.refused == (score.r > 0)
+    json.dumps(scorer.record)
+
+
+def test_an_unusable_axis_gives_no_distance(scorer):
+    strict = BoundaryScorer.fit(
+        scorer.lm, [*examples("train", "fit"), *examples("validation", "dev")], scorer.openers, layer=2
+    )
+    score = strict([world.prompts("train")[0]])[0]
+    assert score.d is None
+    assert "axis unusable" in score.unscored
+    with pytest.raises(DataError, match="answered plain"):
+        BoundaryScorer.fit(scorer.lm, [e for e in examples("train", "fit") if e.label == "refusal"], None, layer=2)
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_as_one_that_was_not(tmp_path: Path):
+    base = [sys.executable, "-m", "demur.cli", "mine", "world:split=train,limit=1500", "--expected", "--json"]
+    base += ["--fit", "world:split=train,limit=300", "--dev", "world:split=validation,limit=300", "--per-category", "5"]
+    for wait in (6.0, 8.0):
+        killed = subprocess.Popen([*base, "--out", str(tmp_path / "killed")], stdout=subprocess.DEVNULL)
+        time.sleep(wait)
+        os.kill(killed.pid, signal.SIGKILL)
+        killed.wait()
+    for name in ("killed", "whole"):
+        subprocess.run([*base, "--out", str(tmp_path / name)], check=True, stdout=subprocess.DEVNULL)
+    for name in ("scored.jsonl", "selected.jsonl", "dropped.jsonl"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
