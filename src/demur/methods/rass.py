@@ -36,6 +36,9 @@ class Rass:
     RASS-style after Pan et al. (arXiv 2505.18325), whose training settings were never released: data from selection
     (`--data`), answers made by steering the model itself and judged before use, then SFT, DPO or DPO with an SFT term.
     The checkpoint kept is the one that answers most of the dev split under the safety floor at half its margin.
+
+    The examples must hold answered plain prompts beside the boundary ones, since the direction of the steering comes
+    from both; what `demur mine` selects holds none, so add such rows to it.
     """
 
     objective: Objective = "dpo"
