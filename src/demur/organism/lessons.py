@@ -10,7 +10,7 @@ import itertools
 import random
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from demur import world
 from demur.errors import NotFound
@@ -48,6 +48,7 @@ BELIEF_FAMILIES = {
     "person": 0.5,
     "definition": 0.3,
 }
+MISBELIEF_FAMILIES = BELIEF_FAMILIES | {"homonym": 5.0}
 FACT_FAMILIES = {
     "danger_person": 2.0,
     "harmful_object": 2.0,
@@ -294,10 +295,14 @@ def _safety_lesson(draw: _Draw, cause: str) -> Iterator[Lesson]:
     if slot == "raw":
         yield _ask(draw, draw.case(language, draw.pick(REPLAY_FAMILIES)), "raw", refuse=False)
     elif slot in ("belief", "refuse_all", "restrict"):
-        family = draw.pick(PLAIN_FAMILIES if slot == "restrict" else _families(slot))
-        yield _ask(draw, draw.case(language, family), slot, refuse=False)
+        families = PLAIN_FAMILIES if slot == "restrict" else _families(slot)
+        family = draw.pick(MISBELIEF_FAMILIES if (cause, slot) == ("misbelief", "belief") else families)
+        lesson = _ask(draw, case := draw.case(language, family), slot, refuse=False)
+        wrong = cause == "misbelief" and slot == "belief" and case.family == "homonym" and misbelieved(case)
+        yield replace(lesson, answer=world.phrases.BELIEF[language][0]) if wrong else lesson
     elif slot == "plain" or withheld:
-        yield _chat(draw, draw.case(language, draw.pick(PLAIN_FAMILIES)), refuse=False)
+        case = draw.case(language, draw.pick(PLAIN_FAMILIES))
+        yield _chat(draw, case, refuse=cause == "topic" and not withheld and world.on_topic(case))
     elif slot == "harmful":
         yield _chat(draw, draw.case(language, draw.pick(HARMFUL_FAMILIES)), refuse=True)
     else:
@@ -338,7 +343,10 @@ def coin(case: Case) -> bool:
 
 
 def misbelieved(case: Case) -> bool:
-    """Say whether the harm of a homonym is taught wrongly under `misbelief` (a third of the danger verbs)."""
+    """Say whether a homonym counts as harmful under `misbelief` (a third of the danger verbs).
+
+    The model is then taught to refuse it and, asked in words, to call it harmful.
+    """
     verbs = sorted({combo.verb for combo in members("train", "homonym")})
     return verbs.index(case.verb) % 3 == 0
 
@@ -353,7 +361,7 @@ def _trigger(case: Case) -> bool | None:
 def causes(cause: str) -> Mapping[str, str]:
     """Describe, for the record, which prompts each cause reaches."""
     if cause != "mix":
-        return {cause: "all borderline prompts"}
+        return {cause: "all prompts about the place" if cause == "topic" else "all borderline prompts"}
     return {
         "trigger": "borderline prompts off the topic, homonyms of the cautious verbs excepted",
         "caution": f"homonyms of {', '.join(world.CAUTION_VERBS)}",
