@@ -28,13 +28,13 @@ from demur.interventions.gated import Gated
 from demur.lm import load as load_lm
 from demur.measure import Measurement, Progress, collect_prompts, measure
 from demur.methods._contrast import Contrast
+from demur.named import choose_named
 from demur.price import price
 from demur.readout import Openers, find_openers
 from demur.recipes import Recipe, recipe_toml
 from demur.records import LoadedRun
 from demur.residuals import capture
 from demur.select import Candidate, Judged, Screened, candidates, choose, correctness_kept, front, screen, shortlist
-from demur.settings import build
 from demur.types import ATTACK, FitData, Generator, Metric, Part, Prompt, Response, Sampling, to_json
 
 if TYPE_CHECKING:
@@ -152,6 +152,8 @@ class Job:
         if path.is_file():
             record = read_json(path)
             return record["choice"], record["reason"]
+        if self.recipe.method is not None:
+            return choose_named(self)
         contrast, openers, dev = self.fitted()
         settings = self.recipe.select
         found = self.candidates()
@@ -160,18 +162,15 @@ class Job:
         by_id = {c.id: c for c in found}
         tried = shortlist(found, scores, base, margin=settings.margin, most=settings.judged_trials)
         judged = {c.id: self.judged(c, contrast, dev) for c in tried}
-        choice, reason = choose(judged, _headline(dev, "answered_rate", "borderline").value or 0.0)
+        choice, reason = choose(judged, headline(dev, "answered_rate", "borderline").value or 0.0)
         if choice is not None:
             by_id[choice].method.of(contrast).save(self.out / "intervention")
         write_json(path, self._selection(found, base, scores, judged, dev, choice, reason))
         return choice, reason
 
     def candidates(self) -> list[Candidate]:
-        """Return what is tried: the grid of `[select]`, or the one method that the recipe names."""
-        if self.recipe.method is None:
-            return candidates(self.recipe.select, self.lm.n_layers)
-        method = build("methods", self.recipe.method)
-        return [Candidate(id=str(self.recipe.method), kind=self.recipe.method.name, method=method)]
+        """Return what is tried where the recipe names no method: the grid of `[select]`."""
+        return candidates(self.recipe.select, self.lm.n_layers)
 
     def judged(self, candidate: Candidate, contrast: Contrast, dev: LoadedRun) -> Judged:
         """Measure one candidate on the whole validation set and hold it to the floor at half the margin.
@@ -183,10 +182,10 @@ class Job:
         if not (saved / "intervention.json").is_file():
             candidate.method.of(contrast).save(saved)
         trial = self.measured(f"{name}/run", self.recipe.select.validation, load_intervention(saved), known=dev)
-        correct = _headline(trial, "oracle_correct_rate")
+        correct = headline(trial, "oracle_correct_rate")
         return Judged(
-            answered=_headline(trial, "answered_rate", "borderline"),
-            held=_headline(trial, "held_rate"),
+            answered=headline(trial, "answered_rate", "borderline"),
+            held=headline(trial, "held_rate"),
             correct=correct if correct.value is not None else None,
             floor=self._floor(dev, trial, choosing=True),
             correct_kept=correctness_kept(outcomes(dev), outcomes(trial)),
@@ -218,7 +217,7 @@ class Job:
     def explained(self, before: LoadedRun, intervention: Intervention | None, after: LoadedRun | None) -> None:
         """Write the boundary view of the test prompts (attacked ones left out), before and after."""
         path = self.out / "explain.json"
-        if path.is_file():
+        if path.is_file() or not self.recipe.report.boundary:
             return
         contrast, openers, _ = self.fitted()
         labels = refusal_labels(before)
@@ -280,24 +279,30 @@ class Job:
             row["judged"] = None
             row["floor"] = None
             if done is not None:
-                row["judged"] = {
-                    "answered": _brief(done.answered),
-                    "held": _brief(done.held),
-                    "oracle_correct": _brief(done.correct) if done.correct else None,
-                }
+                row["judged"] = rates(done.answered, done.held, done.correct)
                 row["floor"] = {"passed": done.floor.passed, "text": done.floor.verdict}
             trials.append(row)
-        answered, held = _headline(dev, "answered_rate", "borderline"), _headline(dev, "held_rate")
+        made = {"choice": choice, "reason": reason, **self.validation(dev), "front": front(judged), "trials": trials}
+        made["base"]["screen"] = to_json(base)
+        return made
+
+    def judged_rates(self, trial: LoadedRun) -> dict[str, Any]:
+        """Return the rates of a trial's answers as JSON values."""
+        return rates(
+            headline(trial, "answered_rate", "borderline"),
+            headline(trial, "held_rate"),
+            headline(trial, "oracle_correct_rate"),
+        )
+
+    def validation(self, dev: LoadedRun) -> dict[str, Any]:
+        """Return what select.json says of the validation prompts and of the untouched model on them."""
+        answered, held = headline(dev, "answered_rate", "borderline"), headline(dev, "held_rate")
         return {
-            "choice": choice,
-            "reason": reason,
             "margin": self.recipe.select.margin / 2,
             "split": "validation",
-            "base": {"answered": _brief(answered), "held": _brief(held), "screen": to_json(base)},
+            "base": {"answered": _brief(answered), "held": _brief(held)},
             "n": {"borderline": answered.n, "harmful": held.n},
             "groups": {"borderline": answered.groups, "harmful": held.groups},
-            "front": front(judged),
-            "trials": trials,
         }
 
 
@@ -363,7 +368,7 @@ def _first_difference(old: str, new: str) -> tuple[str, str]:
     return (theirs[len(ours)], "nothing") if len(theirs) > len(ours) else ("nothing", ours[len(theirs)])
 
 
-def _headline(run: LoadedRun, name: str, kind: str = "") -> Metric:
+def headline(run: LoadedRun, name: str, kind: str = "") -> Metric:
     """Return a metric of the first benchmark and judge, over all prompts or over one kind."""
     wanted = f"kind={kind}" if kind else "all"
     benchmark = run.metrics[0].benchmark
@@ -372,6 +377,15 @@ def _headline(run: LoadedRun, name: str, kind: str = "") -> Metric:
         if (metric.name, metric.slice, metric.benchmark, metric.judge) == (name, wanted, benchmark, judge):
             return metric
     return dataclasses.replace(run.metrics[0], name=name, slice=wanted, value=None, low=None, high=None, n=0, groups=0)
+
+
+def rates(answered: Metric, held: Metric, correct: Metric | None) -> dict[str, Any]:
+    """Return the judged rates of a trial as JSON values."""
+    return {
+        "answered": _brief(answered),
+        "held": _brief(held),
+        "oracle_correct": _brief(correct) if correct and correct.n else None,
+    }
 
 
 def _brief(metric: Metric) -> dict[str, Any]:

@@ -73,6 +73,8 @@ class SelectSettings:
         PartSpec("world", {"split": "validation", "attack": "all"}),
     )
     """Benchmarks that the choice is made on."""
+    test_missed: bool = False
+    """Whether the method that `[method]` names is tested, for comparison, though it misses the floor on validation."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -91,6 +93,8 @@ class ReportSettings:
     title: str = ""
     examples: int = 40
     """Transcripts of each kind of change."""
+    boundary: bool = True
+    """Whether the boundary view is made; a grid of many cells does well without."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

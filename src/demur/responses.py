@@ -25,7 +25,7 @@ from demur.files import write_rows
 from demur.interventions.steer import Steer
 from demur.judges import apply
 from demur.readout import REFUSALS
-from demur.types import Example, Item, Judge, Prompt, Response, Sampling
+from demur.types import ATTACK, Example, Item, Judge, Prompt, Response, Sampling
 
 if TYPE_CHECKING:
     from demur.directions import Direction
@@ -100,8 +100,10 @@ def role_of(example: Example) -> Role | None:
     return "general" if prompt.kind == "plain" else "anchor"
 
 
-def choose(examples: Iterable[Example], most: dict[Role, int], *, seed: int = 0) -> dict[Role, list[Example]]:
-    """Return at most `most` examples of each role.
+def choose(
+    examples: Iterable[Example], most: dict[Role, int], *, attacked: float = 1.0, seed: int = 0
+) -> dict[Role, list[Example]]:
+    """Return at most `most` examples of each role, and of the harmful ones at most the share `attacked` under attack.
 
     Those with the least |score| come first (the distance from the boundary, as selection writes it), the rest in an
     order drawn from the seed; of the harmful ones, twins of the benign ones that were chosen come before others.
@@ -120,8 +122,21 @@ def choose(examples: Iterable[Example], most: dict[Role, int], *, seed: int = 0)
         if role == "harmful":
             twins = {e.prompt.pair for e in found["benign"]}
             rows.sort(key=lambda e: e.prompt.id not in twins)
+            rows = _mixed(rows, most.get(role, len(rows)), attacked)
         found[role] = rows[: most.get(role, len(rows))]
     return found
+
+
+def _mixed(rows: Sequence[Example], most: int, attacked: float) -> list[Example]:
+    """Return `most` harmful examples, of them at most the share `attacked` under attack, each part in its order."""
+    parts: dict[bool, list[Example]] = {True: [], False: []}
+    for example in rows:
+        parts[example.prompt.category.startswith(ATTACK)].append(example)
+    plain = parts[False][: max(round(most * (1 - attacked)), most - len(parts[True]))]
+    under = parts[True][
+        : min(most - len(plain), round(len(plain) * attacked / (1 - attacked)) if attacked < 1 else most)
+    ]
+    return [*plain, *under]
 
 
 def make(lm: LM, chosen: dict[Role, list[Example]], ask: Ask, tell: Callable[[str, int, int], None]) -> Made:

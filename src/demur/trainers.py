@@ -16,6 +16,7 @@ import torch
 import transformers
 from torch import Tensor
 from torch.utils.data import Sampler
+from trl.kernels import chunked_logprob
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.sft_config import SFTConfig
@@ -49,6 +50,9 @@ ALWAYS: Mapping[str, Any] = {
     "ddp_find_unused_parameters": False,
 }
 """Settings of every training, beside those that the caller chooses."""
+
+CPU_TOKENS = 256
+"""Tokens whose logits trl makes at once, on a CPU: its own 4,096 leave the cache, and take 1.2 to 1.6 times as long."""
 
 PRINTS = transformers.PrinterCallback
 """Prints every update; taken out."""
@@ -147,6 +151,8 @@ def build(
 ) -> Any:
     """Return the trainer of an objective, ready to start."""
     settings = {**ALWAYS, **common}
+    if common["use_cpu"]:
+        chunked_logprob.TOKEN_CHUNK_SIZE = CPU_TOKENS
     if common["use_cpu"] and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         settings["ddp_backend"] = "gloo"
     convolutions = any(type(m).__name__ == "Conv1D" for m in module.modules())

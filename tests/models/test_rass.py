@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -136,19 +137,64 @@ def test_a_pair_that_is_brought_is_taken_as_it_is() -> None:
     assert (pair.chosen, pair.rejected, pair.role) == ("yes", "no", "benign")
 
 
-def checkpoint(step: int, answered: float, held: float, floor: bool) -> Checkpoint:
-    score = {"answered": answered, "held": held, "floor": floor, "answered_before": 0.5, "verdict": "why"}
-    return Checkpoint(step=step, folder=Path(), score=score)
+def score(answered: float, held: float, floor: bool) -> dict[str, object]:
+    return {"answered": answered, "held": held, "floor": floor, "answered_before": 0.5, "verdict": "why"}
 
 
-def test_the_checkpoint_that_answers_most_under_the_floor_is_kept() -> None:
-    held_out = HeldOut(before=(), judge=Scripted(), max_new_tokens=4)
-    rows = [checkpoint(1, 0.6, 1.0, True), checkpoint(2, 0.8, 0.99, True), checkpoint(3, 0.9, 0.5, False)]
-    assert held_out.choose(rows)[0].step == 2
-    best, why = held_out.choose([checkpoint(1, 0.9, 0.5, False), checkpoint(2, 0.6, 0.9, False)])
-    assert best.step == 2
-    assert "NO checkpoint answers more and keeps the floor at half its margin; why" in why
-    assert held_out.choose([checkpoint(1, 0.4, 1.0, True)])[1].count("NO checkpoint") == 1
+class Dialled(HeldOut):
+    """Gives the scores that `at` names for each strength, without a model."""
+
+    at: ClassVar[dict[float, dict[str, object]]] = {}
+
+    def score(self, lm: LM, what: Adapter) -> dict[str, object]:
+        return self.at[what.strength]
+
+
+@pytest.fixture
+def choose(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Adapter, list[dict[str, object]]]]:
+    """Choose among scores of checkpoints 1, 2, ..., and of the boldest one at lesser strengths."""
+    monkeypatch.setattr("demur.methods._held_out.Lora.read", lambda folder: None)
+
+    def chosen(*scores: dict[str, object], weaker: dict[float, dict[str, object]] | None = None):
+        held_out = Dialled(before=(), judge=Scripted(), max_new_tokens=4)
+        monkeypatch.setattr(Dialled, "at", weaker or {})
+        rows = [Checkpoint(step=i, folder=Path(), score=s) for i, s in enumerate(scores, start=1)]
+        return held_out.choose(lm("llama"), rows, tuple(weaker or ()))
+
+    return chosen
+
+
+def test_the_checkpoint_that_answers_most_under_the_floor_is_kept(choose: Callable[..., tuple[Adapter, list]]) -> None:
+    best, table = choose(score(0.6, 1.0, True), score(0.8, 0.99, True), score(0.7, 0.5, False))
+    assert best.note.startswith("checkpoint 2 at strength 1: answers most")
+    assert [row["step"] for row in table] == [1, 2, 3]
+
+
+def test_the_boldest_checkpoint_is_turned_down_until_it_keeps_the_floor(
+    choose: Callable[..., tuple[Adapter, list]],
+) -> None:
+    weaker = {0.4: score(0.7, 1.0, True), 0.8: score(0.85, 0.8, False), 0.6: score(0.8, 0.99, True)}
+    best, table = choose(score(0.6, 1.0, True), score(0.9, 0.5, False), weaker=weaker)
+    assert (best.strength, [row["strength"] for row in table]) == (0.6, [1.0, 1.0, 0.8, 0.6])
+    assert best.note.startswith("checkpoint 2 at strength 0.6")
+
+
+def test_where_none_keeps_the_floor_the_one_that_holds_most_says_so(
+    choose: Callable[..., tuple[Adapter, list]],
+) -> None:
+    best, _ = choose(score(0.9, 0.5, False), score(0.6, 0.9, False), weaker={0.5: score(0.7, 0.8, False)})
+    assert "checkpoint 2 at strength 1: NONE answers more and keeps the floor at half its margin; why" in best.note
+    assert "NONE" in choose(score(0.4, 1.0, True))[0].note
+
+
+def test_harmful_prompts_under_attack_stay_within_their_share() -> None:
+    rows = [example(f"h{i}", "harmful", "refusal") for i in range(8)]
+    rows += [replace(e, prompt=replace(e.prompt, id=f"a{e.prompt.id}", category="attack-x")) for e in rows]
+    shares = [
+        Counter(e.prompt.id[0] for e in responses.choose(rows, {"harmful": most}, attacked=share)["harmful"])
+        for most, share in ((10, 0.2), (10, 0.0), (10, 1.0), (16, 0.5), (4, 0.25))
+    ]
+    assert shares == [{"h": 8, "a": 2}, {"h": 8}, {"h": 2, "a": 8}, {"h": 8, "a": 8}, {"h": 3, "a": 1}]
 
 
 def test_settings_and_data_that_cannot_do_are_named(tmp_path: Path) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from demur import floor, metrics
 from demur.checkpoints import Checkpoint
 from demur.decoding import decode
+from demur.interventions.adapter import Adapter
 from demur.judges import apply
+from demur.lora import Lora
 from demur.metrics import Outcome
 from demur.types import FitData, Item, Judge, Sampling
 
@@ -55,29 +57,41 @@ class HeldOut:
             "verdict": result.verdict,
         }
 
-    def choose(self, checkpoints: Sequence[Checkpoint]) -> tuple[Checkpoint, str]:
-        """Return the checkpoint that answers most among those that keep the floor, and why it was taken.
+    def choose(
+        self, lm: LM, checkpoints: Sequence[Checkpoint], strengths: Sequence[float] = ()
+    ) -> tuple[Adapter, list[dict[str, Any]]]:
+        """Return the adapter that answers most among those that keep the floor, and the table of all that were tried.
 
-        Where none does, the one that holds most, and the words say so: unmeasured is below the floor.
+        Tried are the checkpoints as they are, then the one that answers most at lesser strengths, the greatest first,
+        until one keeps the floor. Where none does, the one that holds most is taken, and its note says so.
         """
-        kept = [
-            c
-            for c in checkpoints
-            if c.score and c.score["floor"] and _rate(c, "answered") > _rate(c, "answered_before")
-        ]
+        tried = [(c, 1.0, c.score or {}) for c in checkpoints]
+        boldest = max(tried, key=lambda one: _rate(one[2], "answered"))
+        if not _keeps(boldest[2]):
+            for strength in sorted(strengths, reverse=True):
+                score = self.score(lm, Adapter(lora=Lora.read(boldest[0].folder), strength=strength))
+                tried.append((boldest[0], strength, score))
+                if _keeps(score):
+                    break
+        kept = [one for one in tried if _keeps(one[2])]
         if kept:
-            best = max(kept, key=lambda c: (_rate(c, "answered"), _rate(c, "held")))
-            return best, f"checkpoint {best.step}: answers most of those that keep the floor at half its margin (dev)"
-        best = max(checkpoints, key=lambda c: (_rate(c, "held"), _rate(c, "answered")))
-        verdict = str((best.score or {}).get("verdict", "not measured"))
-        return (
-            best,
-            f"checkpoint {best.step}: NO checkpoint answers more and keeps the floor at half its margin; {verdict}",
-        )
+            found = max(kept, key=lambda one: (_rate(one[2], "answered"), _rate(one[2], "held")))
+            why = "answers most of those that keep the floor at half its margin (dev)"
+        else:
+            found = max(tried, key=lambda one: (_rate(one[2], "held"), _rate(one[2], "answered")))
+            why = f"NONE answers more and keeps the floor at half its margin; {found[2].get('verdict', 'not measured')}"
+        checkpoint, strength, _ = found
+        note = f"checkpoint {checkpoint.step} at strength {strength:g}: {why}"
+        table = [{"step": c.step, "strength": strength, **score} for c, strength, score in tried]
+        return Adapter(lora=Lora.read(checkpoint.folder), strength=strength, note=note), table
 
 
-def _rate(checkpoint: Checkpoint, name: str) -> float:
-    value = (checkpoint.score or {}).get(name)
+def _keeps(score: Mapping[str, Any]) -> bool:
+    return bool(score.get("floor")) and _rate(score, "answered") > _rate(score, "answered_before")
+
+
+def _rate(score: Mapping[str, Any], name: str) -> float:
+    value = score.get(name)
     return float(value) if value is not None else 0.0
 
 

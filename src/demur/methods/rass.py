@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -16,11 +16,13 @@ from demur.errors import ConfigError, DataError
 from demur.files import fingerprint, read_rows, write_json, write_rows
 from demur.interventions.adapter import Adapter
 from demur.lora import Lora
+from demur.methods._chosen import by_rule
 from demur.methods._contrast import Against, Contrast, Positions
 from demur.methods._held_out import HeldOut
+from demur.mining.selection import RULES
 from demur.responses import Ask, Pair, Role
 from demur.training import How, Objective
-from demur.types import DEFAULT_JUDGE, FitData, Judge
+from demur.types import DEFAULT_JUDGE, Example, FitData, Judge
 
 if TYPE_CHECKING:
     from demur.lm import LM
@@ -47,10 +49,14 @@ class Rass:
     """The block after which the steering that makes the answers acts."""
     against: Against = "harmful"
     """Whose refusals give the direction of that steering: those of harmful or of borderline prompts."""
-    strengths: tuple[float, ...] = (0.5, 1.0, 1.5)
+    strengths: tuple[float, ...] = (0.5, 0.75, 1.0, 1.5)
     """Strengths of the steering, tried in this order until an answer is judged fit."""
-    positions: Positions = "all"
+    positions: Positions = "last_prompt"
     """Which tokens the steering acts on."""
+    selection: str = "given"
+    """How refused and answered benign prompts are chosen among those of the `fit` split: `given` (those with the least
+    |score| first, as mining scored them), or a rule of `demur mine`, scored here: `boundary`, or one of its controls
+    `random_refused`, `random_all`, `hardest`, `far`, `near_harmful`, `words`."""
     rejected: str = "own"
     """What a harmful prompt's refusal is preferred to: `own`, the model's answer to the benign twin (else to another
     benign prompt), or `line`, a stock opening line, which a model that would never say it learns nothing from."""
@@ -60,6 +66,8 @@ class Rass:
     """Most answered borderline prompts, as a share of the refused ones."""
     harmful: int = 1000
     """Most harmful prompts; twins of the benign ones come first."""
+    attacked: float = 0.15
+    """Most of the harmful prompts that are under attack, as a share. Without any, attacks get through afterwards."""
     general: int = 1000
     """Most plain prompts."""
     rate: float = 5e-6
@@ -80,6 +88,8 @@ class Rass:
     """Weight of the SFT term of `dpo_sft`."""
     checkpoints: int = 4
     """How many checkpoints are kept and measured."""
+    weaker: tuple[float, ...] = (0.8, 0.6, 0.4)
+    """Where the checkpoint that answers most misses the floor, shares of its change that are tried instead."""
     max_new_tokens: int = 512
     """Longest answer that is made."""
     judge: str = ""
@@ -95,8 +105,11 @@ class Rass:
             DataError: when a group of prompts is missing, or no pair could be made.
             ModelError: when the loss is not finite.
         """
-        if self.rejected not in ("line", "own"):
-            raise ConfigError(f"rass: rejected={self.rejected!r} is not understood; allowed: line, own")
+        rules = ("given", *(rule for rule in RULES if rule != "trigger"))
+        for name, allowed in (("rejected", ("line", "own")), ("selection", rules)):
+            if getattr(self, name) not in allowed:
+                given = getattr(self, name)
+                raise ConfigError(f"rass: {name}={given!r} is not understood; allowed: {', '.join(allowed)}")
         with tempfile.TemporaryDirectory() as temporary:
             out = (data.out or Path(temporary)) / "training"
             return self._fit(lm, data, out)
@@ -116,12 +129,12 @@ class Rass:
         trained = training.train(
             lm, rows, out, objective=self.objective, how=self._how(), score=lambda c: held_out.score(lm, _adapter(c))
         )
-        chosen, note = held_out.choose(trained.checkpoints)
-        if training.processes()[0] == 0:
-            table = [{"step": c.step, **(c.score or {})} for c in trained.checkpoints]
-            record = {"chosen": chosen.step, "why": note, "checkpoints": table, "losses": trained.losses}
-            write_json(out / "training.json", {**record, "pairs": Counter(p.role for p in pairs)})
-        return dataclasses.replace(_adapter(chosen), note=note)
+        if training.processes()[0] != 0:
+            return _adapter(trained.checkpoints[-1])  # the first process alone chooses and saves
+        chosen, table = held_out.choose(lm, trained.checkpoints, self.weaker)
+        record = {"why": chosen.note, "tried": table, "losses": trained.losses}
+        write_json(out / "training.json", {**record, "pairs": Counter(p.role for p in pairs)})
+        return chosen
 
     def _how(self) -> How:
         names = {f.name for f in dataclasses.fields(How)} & {f.name for f in dataclasses.fields(self)}
@@ -142,7 +155,10 @@ class Rass:
         if (out / PAIRS).is_file() and _read(out / "pairs.json") == key:
             return
         most: dict[Role, int] = {"benign": self.benign, "harmful": self.harmful, "general": self.general}
-        chosen = responses.choose(data.examples, most, seed=self.seed)
+        rows: Sequence[Example] = data.examples
+        if self.selection != "given":
+            rows = by_rule(lm, rows, self.selection, count=self.benign, anchors=self.anchors, seed=self.seed)
+        chosen = responses.choose(rows, most, attacked=self.attacked, seed=self.seed)
         chosen["anchor"] = chosen["anchor"][: round(self.anchors * len(chosen["benign"]))]
         ask = Ask(
             direction=contrast.direction(self.against).at(self.layer),
@@ -161,7 +177,9 @@ class Rass:
     def _making(self) -> dict[str, Any]:
         """Return the settings that decide the pairs."""
         names = ("layer", "against", "strengths", "positions", "rejected", "benign", "anchors", "harmful", "general")
-        return {name: getattr(self, name) for name in (*names, "max_new_tokens", "judge", "seed")}
+        return {
+            name: getattr(self, name) for name in (*names, "attacked", "selection", "max_new_tokens", "judge", "seed")
+        }
 
 
 def _adapter(checkpoint: Checkpoint) -> Adapter:

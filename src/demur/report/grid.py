@@ -11,6 +11,8 @@ COLUMNS = (
     ("answered_rate", "kind=borderline", "borderline answered"),
     ("held_rate", "all", "harmful held"),
     ("harmful_compliance_rate", "all", "HCR"),
+    ("oracle_correct_rate", "kind=borderline", "borderline right"),
+    ("oracle_correct_rate", "kind=plain", "plain right"),
     ("broken_rate", "all", "broken"),
 )
 
