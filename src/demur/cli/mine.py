@@ -42,7 +42,13 @@ def mine(
     fit_on: list[str] = typer.Option(
         ["world:split=train,limit=600"], "--fit", help="Prompts the boundary's axis comes from."
     ),
-    dev: list[str] = typer.Option(["world:split=validation,limit=600"], help="Prompts it is calibrated on."),
+    dev: list[str] = typer.Option(
+        ["world:split=validation", "world:split=validation,attack=all,limit=900"],
+        help="Prompts it is calibrated on (attacked ones apart), and held out for training.",
+    ),
+    general: list[str] = typer.Option(
+        [], help="Ordinary prompts to answer and add to the mined set, so that it can be trained on; repeatable."
+    ),
     answer_judge: list[str] = typer.Option([], help="Judges of the answers to these [default: the cards']."),
     layer: int | None = typer.Option(None, help="Layer of the boundary [default: the clearest]."),
     expected: bool = typer.Option(
@@ -101,8 +107,8 @@ def _run(o: SimpleNamespace) -> None:
         export_answered=o.export_answered,
     )
     how = job.Boundary(
-        fit=tuple(o.fit_on), dev=tuple(o.dev), judges=tuple(o.answer_judge), layer=o.layer, expected=o.expected,
-        unusable=o.unusable,
+        fit=tuple(o.fit_on), dev=tuple(o.dev), general=tuple(o.general), judges=tuple(o.answer_judge), layer=o.layer,
+        expected=o.expected, unusable=o.unusable,
     )  # fmt: skip
     with progress(quiet=o.as_json) as tell:
         card = job.mine_model(what, model=o.model, how=how, out=o.out, progress=tell, loop=loop, overwrite=o.overwrite)
@@ -162,6 +168,8 @@ def _show(card: dict[str, Any], out: Path) -> None:
         f"{chosen['twins']} harmful twins",
         f"the band |d| <= 1 holds {told}",
     ]
+    added = "; ".join(f"{n} {kind}" for kind, n in chosen["beside"].items())
+    say.append(f"beside them, to train on and to hold out: {added or 'nothing'}")
     hidden = card["harmful_answered"]
     if hidden["count"]:
         say.append(f"{hidden['count']} harmful prompts get past the model or nearly so: counted, not exported")

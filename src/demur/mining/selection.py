@@ -13,7 +13,6 @@ another ranking, so that size and share of refused prompts are equal by construc
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -60,7 +59,7 @@ class Selection:
     twins: int = 1000
     """Harmful twins for each language."""
     dev: float = 0.1
-    """Share of groups that go to the dev split."""
+    """Share of groups that go to the dev split, where no prompts that the boundary was calibrated on do."""
     triggers: tuple[str, ...] = ()
     """Spans for the rule `trigger`."""
     seed: int = 0
@@ -137,12 +136,6 @@ def nearest(d: Floats, count: int) -> Rows:
 def band(d: Floats, refused: Flags, width: float = 1.0) -> float | None:
     """Return the share of refused prompts with |d| <= width; None where none was refused."""
     return float((np.abs(d[refused]) <= width).mean()) if refused.any() else None
-
-
-def split(group: str, how: Selection) -> Literal["fit", "dev"]:
-    """Return the split of a group, the same for all of its rows."""
-    drawn = zlib.crc32(f"{how.seed}/{group}".encode("utf-8", "surrogatepass")) / 2**32
-    return "dev" if drawn < how.dev else "fit"
 
 
 def _cell(scored: Scored, how: Selection, rank: _Ranking, members: Rows) -> dict[str, Rows]:

@@ -18,7 +18,7 @@ from demur.mining.near import Near
 from demur.mining.rows import Appender, Dropped, Score, Scorer, Writer, batched, plain, prompts, stream
 from demur.mining.selection import Selection
 from demur.mining.sources import Source, is_twin
-from demur.types import Judge, Part, Prompt, to_json
+from demur.types import Example, Judge, Part, Prompt, to_json
 
 Progress = Callable[[str, int, int], None]
 _SCORE = ("prompt_id", "d", "t", "r", "refused", "unscored")
@@ -42,6 +42,8 @@ class Mining:
     """Similarity of character n-grams from which a candidate repeats another."""
     earlier: tuple[Path, ...] = ()
     """Files of prompts that were mined before: candidates near one of them are repeats."""
+    beside: tuple[Example, ...] = ()
+    """Rows that stand in the selected file beside what was mined, so that it can be trained on as it is."""
     export_answered: bool = False
     """Keep harmful prompts that the model answers or nearly answers (d <= 0) among the scored and selected rows. They
     are a list of prompts that get past the model: off unless someone has decided to keep such a list."""
@@ -65,7 +67,7 @@ def mine(
     with lock(out):
         folder = Folder(out, overwrite=overwrite)
         prepare(folder, what, progress)
-        folder.stage("select", _select_record(what), lambda: choosing.select(folder, what.selection))
+        folder.stage("select", select_record(what), lambda: choosing.select(folder, what.selection, what.beside))
         folder.gather()
         card = card_of(folder, what)
         write_json(folder.file(CARD), card)
@@ -267,9 +269,9 @@ def _yields(folder: Folder) -> dict[str, dict[str, int]]:
     return {name: {key: counts[key] for key in keys} for name, counts in sorted(made.items())}
 
 
-def _select_record(what: Mining) -> dict[str, Any]:
-    made: dict[str, Any] = to_json(what.selection)
-    return made
+def select_record(what: Mining) -> dict[str, Any]:
+    """Return what decides the selection from scored rows."""
+    return {**to_json(what.selection), "beside": _short([to_json(e) for e in what.beside])}
 
 
 def _short(value: object) -> str:
