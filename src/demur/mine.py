@@ -10,6 +10,7 @@ from typing import Any, Literal
 from demur.assemble import build_benchmarks, measurement
 from demur.boundary_scorer import BoundaryScorer
 from demur.cache import opened
+from demur.embeddings import Embedder, embedder
 from demur.errors import ConfigError
 from demur.fitting import examples
 from demur.generators.local import Local
@@ -35,7 +36,7 @@ class Boundary:
     judges: tuple[str, ...] = ()
     """Judges of the answers; none: the cards' own."""
     layer: int | None = None
-    """None: where it best tells refused from answered benign prompts."""
+    """None: by the rules of `demur.layers`, else where it best tells refused from answered benign prompts."""
     expected: bool = False
     """Take what is expected for what the model did, and generate nothing: for trying the pipeline on a model that
     refuses nothing. The distances then say nothing about refusal."""
@@ -116,6 +117,18 @@ def moderators(texts: Sequence[str]) -> tuple[tuple[Part, Judge], ...]:
 def evaluation(texts: Sequence[str]) -> Mapping[str, Sequence[Prompt]]:
     """Read the sets that mined prompts must be kept away from."""
     return {text: list(b()) for text, (_, b) in zip(texts, build_benchmarks(texts), strict=True)}
+
+
+def sentences(name: str) -> Embedder | None:
+    """Return a sentence model by name; None for "".
+
+    Raises:
+        ConfigError: for `shingles`, which see wording alone, as the comparison without a model does.
+        Unavailable: where it cannot be loaded.
+    """
+    if name == "shingles":
+        raise ConfigError("--embedder shingles adds nothing to the comparison of wording; name a sentence model")
+    return embedder(name) if name else None
 
 
 def mine_model(

@@ -15,8 +15,10 @@ import pytest
 
 from demur import world
 from demur.boundary_scorer import BoundaryScorer
+from demur.directions import mean_difference
 from demur.errors import DataError
 from demur.generators.local import Local
+from demur.layers import choose_layer
 from demur.readout import Openers, p_refuse
 from demur.residuals import capture
 from demur.screen import Screen
@@ -59,6 +61,21 @@ def test_one_pass_gives_what_capture_and_readout_give_apart(scorer):
         assert score.r == pytest.approx(math.log(p / (1 - p)), abs=1e-2)
         assert score.refused == (score.r > 0)
     json.dumps(scorer.record)
+
+
+def test_the_layer_follows_the_rules_or_says_why_not(scorer):
+    rows = [*examples("train", "fit", 60), *examples("validation", "dev", 60)]
+    ruled = BoundaryScorer.fit(scorer.lm, rows, scorer.openers, unusable=True)
+    parts = [[e for e in rows if (e.split, e.prompt.kind) == key] for key in (("fit", "harmful"), ("fit", "plain"))]
+    layers = range(scorer.lm.n_layers)
+    states = [capture(scorer.lm, [e.prompt for e in part], layers=layers, points=("resid_post",)) for part in parts]
+    held = [[e.prompt for e in rows if (e.split, e.prompt.kind) == ("dev", k)] for k in ("harmful", "plain")]
+    held = [part[:: max(1, len(part) // 64)][:64] for part in held]
+    direction = mean_difference(*states, layers=tuple(layers), model=scorer.lm.ref)
+    choice = choose_layer(scorer.lm, direction, *held, scorer.openers)
+    assert choice.layer is None or ruled.layer == choice.layer
+    assert choice.reason in ruled.why
+    assert "openers" in BoundaryScorer.fit(scorer.lm, rows, None, unusable=True).why
 
 
 def test_an_unusable_axis_gives_no_distance(scorer):

@@ -39,6 +39,9 @@ def mine(
         ["world"], help="Sets that mined prompts must share nothing with; repeatable."
     ),
     near: float = typer.Option(0.7, help="Similarity from which a candidate repeats another."),
+    embedder: str = typer.Option(
+        "", help="A sentence-transformers model that evaluation sets are compared by too [default: wording alone]."
+    ),
     fit_on: list[str] = typer.Option(
         ["world:split=train,limit=600"], "--fit", help="Prompts the boundary's axis comes from."
     ),
@@ -50,7 +53,7 @@ def mine(
         [], help="Ordinary prompts to answer and add to the mined set, so that it can be trained on; repeatable."
     ),
     answer_judge: list[str] = typer.Option([], help="Judges of the answers to these [default: the cards']."),
-    layer: int | None = typer.Option(None, help="Layer of the boundary [default: the clearest]."),
+    layer: int | None = typer.Option(None, help="Layer of the boundary [default: by the rules, else the clearest]."),
     expected: bool = typer.Option(
         False, "--expected", help="Fit on what is expected, not on what the model does: to try the pipeline only."
     ),
@@ -104,6 +107,7 @@ def _run(o: SimpleNamespace) -> None:
         selection=selection,
         evaluation=job.evaluation(o.evaluation),
         near=o.near,
+        embedder=job.sentences(o.embedder),
         export_answered=o.export_answered,
     )
     how = job.Boundary(
@@ -164,6 +168,7 @@ def _show(card: dict[str, Any], out: Path) -> None:
     recall = chosen["band_recall"]["1.0"]
     told = "no refused candidate" if recall is None else f"{100 * recall:.0f} % of the refused candidates"
     say = [
+        f"boundary at layer {card['scorer'].get('layer')}: {card['scorer'].get('layer_choice')}",
         f"selected by {chosen['rule']}: {chosen['benign']} of {chosen['wanted']} benign ({share} refused), "
         f"{chosen['twins']} harmful twins",
         f"the band |d| <= 1 holds {told}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from array import array
 from collections import Counter
 from collections.abc import Sequence
@@ -45,7 +46,7 @@ class Table:
         self.path = folder.file(SCORED)
         self.cells: dict[tuple[str, str], int] = {}
         d, r = array("d"), array("d")
-        refused, harmful, cell, offset = array("b"), array("b"), array("i"), array("q")
+        refused, harmful, cell, offset, group = array("b"), array("b"), array("i"), array("q"), array("q")
         at = 0
         with self.path.open("rb") as file:
             for raw in file:
@@ -58,10 +59,13 @@ class Table:
                 key = (prompt.get("language", "en"), prompt.get("category", ""))
                 cell.append(self.cells.setdefault(key, len(self.cells)))
                 offset.append(at)
+                name = prompt.get("group") or prompt.get("pair") or prompt["id"]
+                group.append(zlib.crc32(name.encode("utf-8", "surrogatepass")))
                 at += len(raw)
         self.d, self.r = np.array(d), np.array(r)
         self.refused, self.harmful = np.array(refused, bool), np.array(harmful, bool)
         self.cell, self.offset = np.array(cell, np.int64), np.array(offset, np.int64)
+        self.group = np.array(group, np.int64)
 
     def prompts(self, rows: Rows) -> list[Prompt]:
         """Read the prompts of some rows."""
@@ -98,6 +102,7 @@ def select(folder: Folder, how: Selection, beside: Sequence[Example] = ()) -> No
         refused=table.refused[benign],
         cell=table.cell[benign],
         texts=lambda rows: table.texts(benign[rows]),
+        group=table.group[benign],
         harmful=table.texts(harmful[:2000]) if how.rule == "near_harmful" else (),
     )
     chosen = choose(scored, how)

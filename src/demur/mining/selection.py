@@ -36,7 +36,7 @@ RULES: Mapping[str, str] = {
     "hardest": "highest probability of refusal",
     "far": "farthest from the boundary: largest |d|",
     "near_harmful": "nearest in wording to a harmful prompt",
-    "words": "nearest to the boundary of a classifier that reads words alone",
+    "words": "nearest to the boundary of a classifier that reads words alone, fitted on other groups",
     "trigger": "sharing the given trigger spans",
 }
 
@@ -87,6 +87,8 @@ class Scored:
     cell: NDArray[np.int64]
     """Number of the (language, category) of each row."""
     texts: Texts
+    group: Rows | None = None
+    """Number of each row's group, for the rule `words`; None: every row is one of its own."""
     harmful: Sequence[str] = ()
     """Texts of harmful prompts, for the rule `near_harmful`."""
 
@@ -167,9 +169,10 @@ class _Ranking:
         self.embed = Shingles(dimension=512)
         self._words = None
         if how.rule == "words":
-            from demur.mining.words import fit
+            from demur.mining.words import out_of_fold
 
-            self._words = fit(scored.texts, scored.refused, seed=how.seed)
+            group = np.arange(len(scored.d)) if scored.group is None else scored.group
+            self._words = out_of_fold(scored.texts, scored.refused, group, seed=how.seed)
         self._harmful = self.embed(scored.harmful[:2000]) if how.rule == "near_harmful" and scored.harmful else None
 
     def take(self, rows: Rows, count: int) -> Rows:
@@ -206,10 +209,12 @@ class _Ranking:
             return -scored.r[rows]
         made = [np.zeros(0)]
         for start in range(0, len(rows), 2048):
-            texts = scored.texts(rows[start : start + 2048])
+            part = rows[start : start + 2048]
             if rule == "words" and self._words is not None:
-                made.append(np.abs(self._words(texts)))
-            elif rule == "near_harmful" and self._harmful is not None:
+                made.append(np.abs(self._words(part)))
+                continue
+            texts = scored.texts(part)
+            if rule == "near_harmful" and self._harmful is not None:
                 made.append(-(self.embed(texts) @ self._harmful.T).max(1).astype(np.float64))
             else:
                 made.append(np.array([-_shared(text, self.how.triggers) for text in texts]))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from demur.dedup import THRESHOLD
+from demur.embeddings import Embedder
 from demur.errors import ConfigError, DataError
 from demur.files import fingerprint, lock, write_json
 from demur.mining import choosing
@@ -40,6 +41,8 @@ class Mining:
     """Sets that mined prompts must not share anything with, by name."""
     near: float = THRESHOLD
     """Similarity of character n-grams from which a candidate repeats another."""
+    embedder: Embedder | None = None
+    """A sentence model that evaluation sets are compared by as well; None: by wording alone."""
     earlier: tuple[Path, ...] = ()
     """Files of prompts that were mined before: candidates near one of them are repeats."""
     beside: tuple[Example, ...] = ()
@@ -80,12 +83,14 @@ def prepare(folder: Folder, what: Mining, progress: Progress) -> None:
 
     def held() -> Evaluation:
         if not evaluation:
-            evaluation.append(Evaluation(what.evaluation, threshold=what.near))
+            evaluation.append(Evaluation(what.evaluation, threshold=what.near, embedder=what.embedder))
         return evaluation[0]
 
     record = {"sources": [dict(source.record) for source in what.sources]}
     folder.stage("generate", record, lambda: _generate(folder, what, progress))
     kept_away = {"near": what.near, "evaluation": {name: [p.text for p in s] for name, s in what.evaluation.items()}}
+    if what.embedder is not None:
+        kept_away = {**kept_away, "embedder": what.embedder.name}
     kept_away = {**kept_away, "earlier": [str(lines(path)) for path in what.earlier]}
     folder.stage("distinct", {"mark": _short(kept_away)}, lambda: _distinct(folder, what, held(), progress))
     judges = {"judges": [to_json(part) for part, _ in what.judges]}
@@ -247,6 +252,7 @@ def card_of(folder: Folder, what: Mining) -> dict[str, Any]:
         "scorer": dict(_scorer(what).record),
         "near": what.near,
         "decontaminated_against": evaluation,
+        "decontaminated_by": ["wording", *([what.embedder.name] if what.embedder else [])],
         "harmful_answered": {"count": withheld, "exported": what.export_answered},
         "seed": what.selection.seed,
         "sha256": folder.hashes((CANDIDATES, MODERATED, SELECTED)),
