@@ -18,6 +18,7 @@ from demur.measure import measure
 from demur.mining.loop import Loop, mine_in_rounds
 from demur.mining.sources import Rows, Set, Source
 from demur.mining.stages import Mining, Progress, mine
+from demur.mining.translating import Translating
 from demur.readout import find_openers
 from demur.settings import build, part_of
 from demur.types import ATTACK, Example, Generator, Judge, Part, Prompt, Sampling
@@ -100,6 +101,12 @@ def generator(text: str) -> tuple[Part, Generator]:
     """Build the generator that rewrites seeds."""
     made: Generator = build("generators", text)
     return part_of("generators", made), made
+
+
+def translated(given: Sequence[Source], to: Sequence[str], text: str, least: float) -> tuple[Source, ...]:
+    """Return sources that give their candidates in other languages too, translated by a generator."""
+    part, made = generator(text)
+    return tuple(Translating(source=s, to=tuple(to), generator=made, part=part, least=least) for s in given)
 
 
 def harmful(texts: Sequence[str]) -> tuple[Prompt, ...]:

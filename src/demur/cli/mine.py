@@ -23,7 +23,7 @@ def mine(
     model: str = typer.Option("organism", help="organism, organism:base, a local folder, or a hub id."),
     out: Path = typer.Option(Path("runs/mine"), help="Folder; a run that was cut off goes on in it."),
     seeds: list[str] = typer.Option([], help="Harmful prompts that a generator rewrites; repeatable."),
-    generator: str = typer.Option("", help="What rewrites the seeds, as in `http:base_url=…,model=…`."),
+    generator: str = typer.Option("", help="What rewrites or translates, as in `http:base_url=…,model=…`."),
     strategies: str = typer.Option("", help="Comma-separated strategies [default: all eight]."),
     evolve: str = typer.Option("", help="Operators beside the strategies: mutate, recombine, or both with a comma."),
     fitness: str = typer.Option("near", help="What parents are chosen by: near (−|d|) or refused (r)."),
@@ -31,6 +31,8 @@ def mine(
     requests: int = typer.Option(0, min=0, help="Requests in each round [default: seeds × strategies]."),
     rounds: int = typer.Option(1, min=1, help="Rounds; each learns from the yields of the last."),
     open_loop: bool = typer.Option(False, "--open-loop", help="Rounds that learn nothing, for comparison."),
+    translate: str = typer.Option("", help="Comma-separated languages that the generator translates candidates to."),
+    least_chrf: float = typer.Option(40.0, help="Least chrF (0 to 100) of a back-translation against the text."),
     templates: str = typer.Option("", help="A TOML file of strategies in place of those that demur has."),
     judge: list[str] = typer.Option(
         [], help="Judges of whether a prompt is harmful; a majority decides [default: declared, for labelled sets]."
@@ -81,7 +83,7 @@ def _run(o: SimpleNamespace) -> None:
 
     problems = Problems()
     with problems.gather():
-        _check(list(o.candidates or ()), o.seeds, o.generator, o.rounds, o.judge)
+        _check(o)
     with problems.gather():
         numbers = {"per_category": o.per_category, "twins": o.twins, "deep": o.deep, "seed": o.seed}
         selection = make(Selection, {"rule": o.rule, "triggers": o.trigger, **numbers}, where="demur mine")
@@ -101,8 +103,11 @@ def _run(o: SimpleNamespace) -> None:
         )  # fmt: skip
         evolved: Any = {"rounds": o.rounds, "operators": _names(o.evolve), "fitness": _fitness(o.fitness)}
         loop = Loop(first=first, closed=not o.open_loop, **evolved)
+    sources = job.sources(list(o.candidates or ()))
+    if o.translate:
+        sources = job.translated(sources, _names(o.translate), o.generator, o.least_chrf)
     what = Mining(
-        sources=job.sources(list(o.candidates or ())),
+        sources=sources,
         judges=job.moderators(o.judge or ["declared"]),
         selection=selection,
         evaluation=job.evaluation(o.evaluation),
@@ -122,18 +127,20 @@ def _run(o: SimpleNamespace) -> None:
         _show(card, o.out)
 
 
-def _check(candidates: list[str], seeds: list[str], generator: str, rounds: int, judges: list[str]) -> None:
+def _check(o: SimpleNamespace) -> None:
     from demur.errors import ConfigError
 
-    if not candidates and not seeds:
+    if not o.candidates and not o.seeds:
         raise ConfigError("nothing to mine from: name a benchmark or JSONL file, or --seeds with --generator")
-    if bool(seeds) != bool(generator):
-        raise ConfigError("--seeds and --generator go together: the generator rewrites the seeds")
-    if rounds > 1 and not seeds:
+    if o.translate and not o.candidates:
+        raise ConfigError("--translate translates candidates; name a benchmark or JSONL file of them")
+    if bool(o.seeds or o.translate) != bool(o.generator):
+        raise ConfigError("--generator and what it works on go together: --seeds, which it rewrites, or --translate")
+    if o.rounds > 1 and not o.seeds:
         raise ConfigError(
-            f"--rounds {rounds} needs --seeds and --generator: only what is generated can change by round"
+            f"--rounds {o.rounds} needs --seeds and --generator: only what is generated can change by round"
         )
-    if seeds and not judges:
+    if o.generator and not o.judge:
         raise ConfigError(
             "what a generator writes carries no label, so it needs a judge of prompt_harm: "
             "--judge guard:… or --judge llm:rubric=prompt_harm,generator=…"
