@@ -13,7 +13,8 @@ is a refusal by the oracle. Three tables:
 3. Rounds that learn against rounds that do not, at equal requests: a stand-in for a generator gives, for each strategy,
    unseen prompts of one family of the world, and for mutate and recombine prompts with the parent's verb.
 
-Intervals: group bootstrap, 95 %; for the rounds, over seeds. Everything is deterministic.
+Intervals: group bootstrap, 95 % (Wilson on groups where all agree); for the rounds, over seeds. Everything is
+deterministic.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from demur import stats, world
 from demur.assemble import measurement
 from demur.boundary_scorer import BoundaryScorer
 from demur.cache import opened
+from demur.counted import codes, mean
 from demur.fitting import examples
 from demur.generators.local import Local
 from demur.measure import measure
@@ -96,9 +98,10 @@ class Pool:
 
     def share(self, rows: np.ndarray) -> tuple[float, float, float]:
         """Return the confirmed share of some rows with its interval."""
-        hits, ones = self.confirmed[rows].astype(float), np.ones(len(rows))
-        low, high = stats.group_bootstrap(hits, ones, [self.groups[i] for i in rows])
-        return float(self.confirmed[rows].mean()), low, high
+        every = np.ones(len(rows), bool)
+        groups = codes([self.prompts[i] for i in rows])
+        found = mean(self.confirmed[rows].astype(float), every, groups, n_unscored=0)
+        return float(found.value or 0.0), float(found.low or 0.0), float(found.high or 0.0)
 
 
 class World:
