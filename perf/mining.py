@@ -1,4 +1,7 @@
-"""Time and memory of mining synthetic candidates: `python perf/mining.py 100000 [FOLDER]`.
+"""Time and memory of mining synthetic candidates: `python perf/mining.py 250000 500000 1000000`.
+
+Each number of candidates is mined by a process of its own. Seconds are of the processor, since a machine may be shared;
+a straight line shows as an equal number of microseconds a candidate. Scores that a model must make come on top.
 
 Half of the texts are fresh draws of words, a tenth are an earlier text with a word more, the rest come from templates,
 as rewrites of a generator do. Judges and scores are made up; everything else is what `demur mine` runs.
@@ -9,6 +12,7 @@ from __future__ import annotations
 import json
 import random
 import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -60,25 +64,43 @@ class Drawn:
         return made
 
 
+def one(count: int) -> None:
+    """Mine, and print the counts, the seconds of each stage and the peak memory as JSON."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        path = folder / "candidates.jsonl"
+        write(path, count)
+        what = Mining(
+            sources=(Rows(path=path),),
+            judges=((Part(name="declared", settings={}), Declared()),),
+            scorer=Drawn(),
+            selection=Selection(per_category=300),
+        )
+        started = time.monotonic(), time.process_time()
+        card = mine(what, folder / "out")
+        spent = time.monotonic() - started[0], time.process_time() - started[1]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    stages = {name: seconds["cpu"] for name, seconds in card["seconds"].items()}
+    print(json.dumps({"wall": spent[0], "cpu": spent[1], "peak": peak, "stages": stages, **card["counts"]}))
+
+
 def main() -> None:
-    """Mine, and print the seconds of each stage and the peak memory."""
-    count = int(sys.argv[1])
-    folder = Path(sys.argv[2]) if len(sys.argv) > 2 else Path(tempfile.mkdtemp())
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{count}.jsonl"
-    write(path, count)
-    what = Mining(
-        sources=(Rows(path=path),),
-        judges=((Part(name="declared", settings={}), Declared()),),
-        scorer=Drawn(),
-        selection=Selection(per_category=300),
-    )
-    start = time.monotonic()
-    card = mine(what, folder / str(count), overwrite=True)
-    spent = {"seconds": round(time.monotonic() - start, 1), "cpu": round(time.process_time(), 1)}
-    print(json.dumps({"candidates": count, **spent, "stages": card["seconds"]}))
-    print(json.dumps(card["counts"]["kept"]), card["selection"]["benign"])
-    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
+    """Print a table with a row for each number of candidates."""
+    if sys.argv[1] == "--one":
+        one(int(sys.argv[2]))
+        return
+    header = ""
+    for count in map(int, sys.argv[1:]):
+        done = subprocess.run(
+            [sys.executable, __file__, "--one", str(count)], check=True, capture_output=True, text=True
+        )
+        made = json.loads(done.stdout)
+        if not header:
+            header = f"| candidates | {' | '.join(made['stages'])} | all, CPU s | µs each | wall s | peak GiB | kept |"
+            print(f"{header}\n{'|---' * (header.count('|') - 1)}|", flush=True)
+        cells = [*made["stages"].values(), made["cpu"]]
+        told = " | ".join(f"{value:.1f}" for value in (*cells, 1e6 * made["cpu"] / count, made["wall"]))
+        print(f"| {count:,} | {told} | {made['peak']:.2f} | {made['kept']['distinct']:,} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,9 @@ import numpy.typing as npt
 import torch
 
 from demur.boundary import Axis, Calibration, calibrate
+from demur.directions import mean_difference
 from demur.errors import DataError
+from demur.layers import choose_layer
 from demur.methods._contrast import POINT, check_layers
 from demur.mining.rows import Score
 from demur.plan import Plan
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 Flags = npt.NDArray[np.bool_]
 BATCH_TOKENS = 8192
+_RULED = 64
+"""Harmful and plain prompts each that the layer is chosen on."""
 _LEAST = 8
 """Refused harmful and answered harmless prompts that a language needs for an axis of its own."""
 
@@ -49,6 +53,8 @@ class BoundaryScorer:
     """By language; "" stands for all together."""
     openers: Openers | None
     """None: whether a prompt is refused is read off its side of the boundary, and r is the calibration's log-odds."""
+    why: str = ""
+    """How the layer was chosen, in words."""
     unusable: bool = False
     """Score along an axis that does not separate refused from answered benign prompts, instead of giving none."""
 
@@ -64,8 +70,9 @@ class BoundaryScorer:
     ) -> BoundaryScorer:
         """Fit an axis per language on the `fit` split, and calibrate it on the `dev` split.
 
-        The axis runs from the mean of answered plain prompts to that of refused harmful ones. Without `layer` the one
-        is taken at which t best tells refused from answered benign prompts of `dev`, the last fifth left out.
+        The axis runs from the mean of answered plain prompts to that of refused harmful ones. Without `layer` the rules
+        of `demur.layers` choose it on `dev`. Where they find none, or one whose axis is unusable, it is the layer at
+        which t best tells refused from answered benign prompts of `dev`, the last fifth left out; `why` says so.
 
         Raises:
             ConfigError: for a layer out of range.
@@ -75,15 +82,16 @@ class BoundaryScorer:
         check_layers(lm, list(layers))
         rows = [e for e in examples if e.label is not None]
         states = captured(lm, [e.prompt for e in rows], layers=list(layers), points=(POINT,), positions="last_prompt")
-        best: tuple[float, int, dict[str, tuple[Axis, Calibration]]] | None = None
-        for at, number in enumerate(layers):
-            axes = _axes(states[:, at], rows)
-            quality = axes[""][1].auroc if not axes[""][1].unusable else None
-            if best is None or (quality or 0.0) > best[0]:
-                best = (quality or 0.0, number, axes)
-        if best is None:
-            raise DataError("no layer to place the boundary at")
-        return cls(lm=lm, layer=best[1], axes=best[2], openers=openers, unusable=unusable)
+        axes = {number: _axes(states[:, at], rows) for at, number in enumerate(layers)}
+        if layer is not None:
+            return cls(lm=lm, layer=layer, axes=axes[layer], openers=openers, why="given", unusable=unusable)
+        ruled, why = _ruled(lm, states, rows, openers, tuple(layers))
+        fault = axes[ruled][""][1].unusable if ruled is not None else ""
+        best = max(layers, key=lambda number: _quality(axes[number][""][1]))
+        if ruled is None or (fault and not axes[best][""][1].unusable):
+            why = f"the axis at layer {ruled}, which they choose, is unusable: {fault}" if fault else why
+            ruled, why = best, f"the highest AUROC on benign prompts; the rules were not followed: {why}"
+        return cls(lm=lm, layer=ruled, axes=axes[ruled], openers=openers, why=why, unusable=unusable)
 
     @property
     def record(self) -> Mapping[str, Any]:
@@ -96,6 +104,7 @@ class BoundaryScorer:
                 "plan": self.lm.plan_of(None).fingerprint,
             },
             "layer": self.layer,
+            "layer_choice": self.why,
             "openers": list(self.openers.ids) if self.openers else None,
             "allow_unusable": self.unusable,
             "axes": {language: _described(*axis) for language, axis in sorted(self.axes.items())},
@@ -141,6 +150,33 @@ class BoundaryScorer:
                 states[i] = kept[-1][k]
                 chance[i] = mass[k] if mass is not None else 0.5
         return torch.stack(states), chance
+
+
+def _quality(fit: Calibration) -> float:
+    return 0.0 if fit.unusable or fit.auroc is None else fit.auroc
+
+
+def _ruled(
+    lm: LM, states: torch.Tensor, rows: Sequence[Example], openers: Openers | None, layers: tuple[int, ...]
+) -> tuple[int | None, str]:
+    """Return the layer that the rules of `demur.layers` choose, or None, and why."""
+    if openers is None:
+        return None, "they need refusal openers, and none were found"
+    every = np.ones(len(rows), bool)
+    harmful = _mask(rows, every, "fit", "harmful", ("refusal",))
+    plain = _mask(rows, every, "fit", "plain", ("compliance",))
+    if min(harmful.sum(), plain.sum()) < 2:
+        return None, "too few prompts for a direction"
+    parts = (states[torch.from_numpy(harmful)], states[torch.from_numpy(plain)])
+    held = {
+        kind: [e.prompt for e in rows if (e.split, e.prompt.kind) == ("dev", kind)] for kind in ("harmful", "plain")
+    }
+    if not all(held.values()):
+        return None, "they need harmful and plain prompts in the dev split"
+    every_nth = {kind: own[:: max(1, len(own) // _RULED)][:_RULED] for kind, own in held.items()}
+    direction = mean_difference(*parts, layers=layers, model=lm.ref)
+    choice = choose_layer(lm, direction, every_nth["harmful"], every_nth["plain"], openers)
+    return choice.layer, choice.reason
 
 
 def _axes(states: torch.Tensor, rows: Sequence[Example]) -> dict[str, tuple[Axis, Calibration]]:

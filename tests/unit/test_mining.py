@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from demur import dedup
 from demur.errors import ConfigError, DataError
 from demur.files import read_json, read_rows
 from demur.judges.declared import Declared
-from demur.mining import stages
+from demur.mining import stages, words
 from demur.mining.near import Near
 from demur.mining.rows import Appender, Score, line, stream
 from demur.mining.selection import Scored, Selection, band, choose, relevant
@@ -271,6 +272,37 @@ def test_evaluation_prompts_their_phrases_and_twins_are_kept_out(source, tmp_pat
     assert reasons["b/5"] == "its harmful twin stands in an evaluation set"
     assert card["decontaminated_against"]["own"]["prompts"] == 3
     assert len(card["decontaminated_against"]["own"]["texts"]) == 16
+
+
+def test_with_a_sentence_model_paraphrases_of_evaluation_prompts_are_kept_out(source, tmp_path):
+    class Meanings:
+        name, threshold = "meanings", 0.85
+
+        def __call__(self, given: Sequence[str]) -> np.ndarray:
+            like = rows()[9].text  # a text and the one below point the same way but for a little
+            angles = [
+                0.0 if t == "in other words" else 0.5 if t == like else 0.6 if t == rows()[10].text else 2
+                for t in given
+            ]
+            return np.array([[np.cos(a), np.sin(a)] for a in angles], np.float32)  # cos .5 = .88, cos .6 = .83
+
+    held = {"own": [Prompt(id="e/1", text="in other words", expected="comply", source="e")]}
+    card = mine(what(source, evaluation=held, embedder=Meanings()), tmp_path / "out")
+    caught = [r["id"] for r in stream(tmp_path / "out" / "dropped.jsonl") if r["reason"].startswith("means much")]
+    assert caught == [rows()[9].id]
+    assert card["decontaminated_by"] == ["wording", "meanings"]
+
+
+def test_the_words_rule_reads_no_prompt_of_the_group_it_scores():
+    text = [f"{w} alpha" for w in WORDS for _ in range(2)]
+    refused = np.array([zlib.crc32(t.encode()) % 2 == 1 for t in text])  # by word: nothing to learn from other words
+    group = np.repeat(np.arange(len(WORDS)), 2)
+    read = lambda rows: [text[i] for i in rows]  # noqa: E731
+    at = np.arange(len(text))
+    inside = words.fit(read, refused)(text)
+    outside = words.out_of_fold(read, refused, group)(at)
+    assert ((inside > 0) == refused).mean() > 0.95
+    assert ((outside > 0) == refused).mean() < 0.75
 
 
 def test_judges_that_do_not_answer_the_question_are_refused(source, tmp_path):

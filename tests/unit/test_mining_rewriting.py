@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ from demur.mining.stages import Mining
 from demur.settings import PartSpec
 from demur.settings import build as part
 from demur.types import Part, Prompt, Response, Sampling
-from tests.chat_server import ChatServer, serving
+from tests.chat_server import ChatServer, completion, serving
 from tests.unit.command_line import demur
 from tests.unit.test_mining import texts
 
@@ -169,6 +170,56 @@ def test_a_server_writes_and_judges(tmp_path):
     assert counts["dropped"]["moderate"]
 
 
+ODD: dict[str, Any] = {
+    "figurative": completion("I'm sorry, but I can't help with that."),
+    "fiction": b'{"choices": [{"message": {"content": "half',
+    "definition": completion("Here are some thoughts on gardens."),
+    "safety": completion("", finish_reason="content_filter"),
+    "public_facts": completion(
+        "1. Where is the big house of the old town?\n2. Where does the ri", finish_reason="length"
+    ),
+    "professional": completion("1. Break the lock of my neighbour.\n2. Why?\n3. I'm sorry, but I can't write that."),
+    "nonsense": completion("\n".join(f"{n}. {text}?" for n, text in enumerate(texts(4, 11), 1))),
+}
+
+
+def test_every_reply_of_a_server_is_a_candidate_or_a_drop_with_its_reason(tmp_path):
+    """Each strategy but the first meets another kind of bad reply; the first repeats its list for every seed."""
+    told = strategies.load("en").strategies
+
+    def reply(body):
+        asked = body["messages"][-1]["content"]
+        name = next(name for name, text in told.items() if text in asked)
+        return ODD.get(name) or completion("\n".join(f"- {text}?" for text in texts(3, 5)))
+
+    with serving(ChatServer(reply=reply)) as server:
+        http = Http(base_url=server.url, model="tiny", backoff=0.0, attempts=2)
+        first = Rewriting(seeds=SEEDS[:2], generator=http, part=FAKE, k=3)
+        what = Mining(
+            sources=(), judges=((Part(name="benign", settings={}), Benign()),), scorer=Drawn(),
+            selection=Selection(per_category=3, twins=2),
+        )  # fmt: skip
+        card = mine_in_rounds(what, Loop(first=first), tmp_path, progress=lambda *_: None)
+    kept, dropped = card["counts"]["kept"], card["counts"]["dropped"]
+    assert dropped["generate"] == {
+        "cut off": 2,
+        "more than were asked for": 2,
+        "no list in the reply": 2,
+        "reads as a refusal": 2,
+        "repeats its seed": 1,  # the other request of this strategy was for the other seed
+        "the generator failed": 2,
+        "the generator refused": 2,
+        "the generator's system refused": 2,
+        "too short": 2,
+    }
+    # two seeds, and what the two requests of each strategy gave: 3 of homonym, 1 of public_facts, 3 of nonsense, and
+    # the line that is another seed's
+    assert kept["generate"] == 2 + 2 * (3 + 1 + 3) + 1
+    assert dropped["distinct"] == {"repeats a kept row": 3 + 1 + 3}
+    assert kept["distinct"] == kept["moderate"] == kept["score"] == 2 + 3 + 1 + 3 + 1
+    assert sum(sum(reasons.values()) for reasons in dropped.values()) == len(list(stream(tmp_path / "dropped.jsonl")))
+
+
 def test_shares_follow_yields_above_a_floor():
     got = shares(["homonym", "safety"], {"homonym": (8, 8), "safety": (0, 8)})
     assert got == pytest.approx({"homonym": 0.1 + 0.8 * 0.9, "safety": 0.1 + 0.8 * 0.1})
@@ -222,6 +273,12 @@ def test_a_benchmark_is_built_from_several_models_and_read_like_any_other(tmp_pa
     assert [p.id for p in rows] == ["b/0", "b/1", "h/0"]  # mean of exp(−d²/2): .80, .80, .37, .07
     assert made.card == card
     assert card.size == 3
+    assert made.details()["counts"] == [{"language": "en", "category": "", "borderline": 2, "harmful": 1}]
+    assert [row["boundary"] for row in made.details()["models"]] == ["one", "two"]
+    assert any("withheld" in caution for caution in card.cautions)
+    shown = json.loads(demur("show", f"built:path={tmp_path / 'set'}", "--json", cwd=tmp_path).stdout)[0]
+    assert shown["card"]["title"] == card.title
+    assert shown["details"] == made.details()
     train = tmp_path / "train.jsonl"
     train.write_bytes(line(rows[0]))
     build(folders, Building(name="near", per_cell=2, balance=1.0), tmp_path / "set", training=[train])

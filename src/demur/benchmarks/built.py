@@ -55,6 +55,17 @@ class Built:
             raise ConfigError(f"benchmark built: no folder {self.path!r}; set path to one of `demur benchmarks build`")
         return folder
 
+    def details(self) -> dict[str, list[dict[str, Any]]]:
+        """Return counts by language and category, models, judges and hashes, as tables.
+
+        Raises:
+            ConfigError: for a missing folder.
+            DataError: where it holds no built benchmark.
+        """
+        from demur.mining.building import read_details
+
+        return read_details(self.folder())
+
     def __call__(self) -> Iterator[Prompt]:
         """Give the prompts in the file's order.
 

@@ -23,7 +23,7 @@ def mine(
     model: str = typer.Option("organism", help="organism, organism:base, a local folder, or a hub id."),
     out: Path = typer.Option(Path("runs/mine"), help="Folder; a run that was cut off goes on in it."),
     seeds: list[str] = typer.Option([], help="Harmful prompts that a generator rewrites; repeatable."),
-    generator: str = typer.Option("", help="What rewrites the seeds, as in `http:base_url=…,model=…`."),
+    generator: str = typer.Option("", help="What rewrites or translates, as in `http:base_url=…,model=…`."),
     strategies: str = typer.Option("", help="Comma-separated strategies [default: all eight]."),
     evolve: str = typer.Option("", help="Operators beside the strategies: mutate, recombine, or both with a comma."),
     fitness: str = typer.Option("near", help="What parents are chosen by: near (−|d|) or refused (r)."),
@@ -31,6 +31,8 @@ def mine(
     requests: int = typer.Option(0, min=0, help="Requests in each round [default: seeds × strategies]."),
     rounds: int = typer.Option(1, min=1, help="Rounds; each learns from the yields of the last."),
     open_loop: bool = typer.Option(False, "--open-loop", help="Rounds that learn nothing, for comparison."),
+    translate: str = typer.Option("", help="Comma-separated languages that the generator translates candidates to."),
+    least_chrf: float = typer.Option(40.0, help="Least chrF (0 to 100) of a back-translation against the text."),
     templates: str = typer.Option("", help="A TOML file of strategies in place of those that demur has."),
     judge: list[str] = typer.Option(
         [], help="Judges of whether a prompt is harmful; a majority decides [default: declared, for labelled sets]."
@@ -39,12 +41,21 @@ def mine(
         ["world"], help="Sets that mined prompts must share nothing with; repeatable."
     ),
     near: float = typer.Option(0.7, help="Similarity from which a candidate repeats another."),
+    embedder: str = typer.Option(
+        "", help="A sentence-transformers model that evaluation sets are compared by too [default: wording alone]."
+    ),
     fit_on: list[str] = typer.Option(
         ["world:split=train,limit=600"], "--fit", help="Prompts the boundary's axis comes from."
     ),
-    dev: list[str] = typer.Option(["world:split=validation,limit=600"], help="Prompts it is calibrated on."),
+    dev: list[str] = typer.Option(
+        ["world:split=validation", "world:split=validation,attack=all,limit=900"],
+        help="Prompts it is calibrated on (attacked ones apart), and held out for training.",
+    ),
+    general: list[str] = typer.Option(
+        [], help="Ordinary prompts to answer and add to the mined set, so that it can be trained on; repeatable."
+    ),
     answer_judge: list[str] = typer.Option([], help="Judges of the answers to these [default: the cards']."),
-    layer: int | None = typer.Option(None, help="Layer of the boundary [default: the clearest]."),
+    layer: int | None = typer.Option(None, help="Layer of the boundary [default: by the rules, else the clearest]."),
     expected: bool = typer.Option(
         False, "--expected", help="Fit on what is expected, not on what the model does: to try the pipeline only."
     ),
@@ -72,7 +83,7 @@ def _run(o: SimpleNamespace) -> None:
 
     problems = Problems()
     with problems.gather():
-        _check(list(o.candidates or ()), o.seeds, o.generator, o.rounds, o.judge)
+        _check(o)
     with problems.gather():
         numbers = {"per_category": o.per_category, "twins": o.twins, "deep": o.deep, "seed": o.seed}
         selection = make(Selection, {"rule": o.rule, "triggers": o.trigger, **numbers}, where="demur mine")
@@ -92,17 +103,21 @@ def _run(o: SimpleNamespace) -> None:
         )  # fmt: skip
         evolved: Any = {"rounds": o.rounds, "operators": _names(o.evolve), "fitness": _fitness(o.fitness)}
         loop = Loop(first=first, closed=not o.open_loop, **evolved)
+    sources = job.sources(list(o.candidates or ()))
+    if o.translate:
+        sources = job.translated(sources, _names(o.translate), o.generator, o.least_chrf)
     what = Mining(
-        sources=job.sources(list(o.candidates or ())),
+        sources=sources,
         judges=job.moderators(o.judge or ["declared"]),
         selection=selection,
         evaluation=job.evaluation(o.evaluation),
         near=o.near,
+        embedder=job.sentences(o.embedder),
         export_answered=o.export_answered,
     )
     how = job.Boundary(
-        fit=tuple(o.fit_on), dev=tuple(o.dev), judges=tuple(o.answer_judge), layer=o.layer, expected=o.expected,
-        unusable=o.unusable,
+        fit=tuple(o.fit_on), dev=tuple(o.dev), general=tuple(o.general), judges=tuple(o.answer_judge), layer=o.layer,
+        expected=o.expected, unusable=o.unusable,
     )  # fmt: skip
     with progress(quiet=o.as_json) as tell:
         card = job.mine_model(what, model=o.model, how=how, out=o.out, progress=tell, loop=loop, overwrite=o.overwrite)
@@ -112,18 +127,20 @@ def _run(o: SimpleNamespace) -> None:
         _show(card, o.out)
 
 
-def _check(candidates: list[str], seeds: list[str], generator: str, rounds: int, judges: list[str]) -> None:
+def _check(o: SimpleNamespace) -> None:
     from demur.errors import ConfigError
 
-    if not candidates and not seeds:
+    if not o.candidates and not o.seeds:
         raise ConfigError("nothing to mine from: name a benchmark or JSONL file, or --seeds with --generator")
-    if bool(seeds) != bool(generator):
-        raise ConfigError("--seeds and --generator go together: the generator rewrites the seeds")
-    if rounds > 1 and not seeds:
+    if o.translate and not o.candidates:
+        raise ConfigError("--translate translates candidates; name a benchmark or JSONL file of them")
+    if bool(o.seeds or o.translate) != bool(o.generator):
+        raise ConfigError("--generator and what it works on go together: --seeds, which it rewrites, or --translate")
+    if o.rounds > 1 and not o.seeds:
         raise ConfigError(
-            f"--rounds {rounds} needs --seeds and --generator: only what is generated can change by round"
+            f"--rounds {o.rounds} needs --seeds and --generator: only what is generated can change by round"
         )
-    if seeds and not judges:
+    if o.generator and not o.judge:
         raise ConfigError(
             "what a generator writes carries no label, so it needs a judge of prompt_harm: "
             "--judge guard:… or --judge llm:rubric=prompt_harm,generator=…"
@@ -158,10 +175,13 @@ def _show(card: dict[str, Any], out: Path) -> None:
     recall = chosen["band_recall"]["1.0"]
     told = "no refused candidate" if recall is None else f"{100 * recall:.0f} % of the refused candidates"
     say = [
+        f"boundary at layer {card['scorer'].get('layer')}: {card['scorer'].get('layer_choice')}",
         f"selected by {chosen['rule']}: {chosen['benign']} of {chosen['wanted']} benign ({share} refused), "
         f"{chosen['twins']} harmful twins",
         f"the band |d| <= 1 holds {told}",
     ]
+    added = "; ".join(f"{n} {kind}" for kind, n in chosen["beside"].items())
+    say.append(f"beside them, to train on and to hold out: {added or 'nothing'}")
     hidden = card["harmful_answered"]
     if hidden["count"]:
         say.append(f"{hidden['count']} harmful prompts get past the model or nearly so: counted, not exported")

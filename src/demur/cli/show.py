@@ -19,14 +19,19 @@ def register(app: typer.Typer) -> None:
 
     @app.command(help="Show what a part is, its settings with defaults, and a benchmark's card.")
     def show(
-        name: str = typer.Argument(..., help="A name from `demur list`, or a path to a file."),
+        name: str = typer.Argument(
+            ..., help="A name from `demur list`, a path to a file, or a part with settings, as in `built:path=own`."
+        ),
         as_json: bool = typer.Option(False, "--json", help="Print JSON."),
     ) -> None:
         from demur import registry
         from demur.errors import NotFound
+        from demur.settings import build, parse_part
         from demur.suites import SUITES
         from demur.types import to_json
 
+        part_of = parse_part(name) if ":" in name else None
+        name = part_of.name if part_of else name
         kinds = [k for k in registry.KINDS if name in registry.names(k)]
         if name in SUITES:
             _show_suite(SUITES[name], as_json)
@@ -36,7 +41,9 @@ def register(app: typer.Typer) -> None:
         shown: list[dict[str, Any]] = []
         for kind in kinds:
             cls = registry.find(kind, name)
-            card = getattr(cls, "card", None)
+            made = build(kind, part_of) if part_of else cls
+            card = getattr(made, "card", None)
+            details = getattr(made, "details", None) if part_of else None
             shown.append(
                 {
                     "kind": kind,
@@ -45,6 +52,7 @@ def register(app: typer.Typer) -> None:
                     "settings": [*map(_setting, registry.fields(kind, name))],
                     "modifiers": [*map(_setting, _modifiers(kind, name))],
                     "card": to_json(card) if card is not None else None,
+                    "details": details() if details else {},
                 }
             )
         if as_json:
@@ -61,6 +69,9 @@ def register(app: typer.Typer) -> None:
                 table("settings of any benchmark", ("name", "type", "default", "meaning"), rows)
             if part["card"]:
                 table("card", ("field", "value"), [[k, _text(v)] for k, v in part["card"].items() if v])
+            for title, rows in part["details"].items():
+                if rows:
+                    table(title, tuple(rows[0]), [[str(value) for value in row.values()] for row in rows])
 
 
 def _setting(field: Setting) -> dict[str, str]:

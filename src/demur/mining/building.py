@@ -8,6 +8,7 @@ data to train on are left out.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from demur.files import file_sha256, read_json, write_json
 from demur.mining.folder import CARD, SCORED
 from demur.mining.rows import Writer, digest, prompt, stream
 from demur.mining.selection import relevant
-from demur.types import Card, CardFile, Prompt, to_json
+from demur.types import Card, CardFile, Prompt, from_json, to_json
 
 PROMPTS = "benchmark.jsonl"
 
@@ -77,6 +78,7 @@ def build(folders: Sequence[Path], how: Building, out: Path, *, training: Sequen
             writer.write(row)
     card = _card(rows, how, out / PROMPTS, records)
     extra = {"models": records, "barred_groups": len(barred), "texts": digest(folded(p.text) for p in rows)}
+    extra |= {"counts": _counts(rows)}
     write_json(out / CARD, {"card": to_json(card), "built": {**extra, "settings": to_json(how)}})
     return card
 
@@ -87,12 +89,48 @@ def read_card(folder: Path) -> Card:
     Raises:
         DataError: where the folder holds none.
     """
-    from demur.types import from_json
+    return from_json(Card, _held(folder)["card"], where=str(folder / CARD))
 
+
+def read_details(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return what a built benchmark was made from, as tables: counts by language and category, models, judges, hashes.
+
+    Raises:
+        DataError: where the folder holds no built benchmark.
+    """
+    held = _held(folder)
+    built = held["built"]
+    models, judges = [], list[dict[str, Any]]()
+    for record in built["models"]:
+        scorer = record["scorer"]
+        model = scorer.get("model") or {}
+        where = {"boundary": scorer.get("kind"), "layer": scorer.get("layer")}
+        models.append({"model": model.get("id", record["folder"]), "revision": model.get("revision", ""), **where})
+        judges += [j for j in record["judges"] if j not in judges]
+    told = [{"name": j["name"], "settings": j["settings"], "fingerprint": j.get("fingerprint", "")} for j in judges]
+    hashes = [{"of": file["name"], "sha256": file["sha256"]} for file in held["card"]["files"]]
+    hashes += [{"of": "texts, folded", "sha256": built["texts"]}]
+    for record in built["models"]:
+        hashes += [{"of": f"{record['folder']}/{name}", "sha256": value} for name, value in record["sha256"].items()]
+    return {"counts": built.get("counts", []), "models": models, "judges": told, "hashes": hashes}
+
+
+def _held(folder: Path) -> dict[str, Any]:
     held = read_json(folder / CARD)
     if not isinstance(held, dict) or "card" not in held or "built" not in held:
         raise DataError(f"{folder / CARD} is no benchmark's card; build one with `demur benchmarks build`")
-    return from_json(Card, held["card"], where=str(folder / CARD))
+    return held
+
+
+def _counts(rows: Sequence[Prompt]) -> list[dict[str, Any]]:
+    found: dict[tuple[str, str], Counter[str]] = {}
+    for row in rows:
+        found.setdefault((row.language, row.category), Counter())[row.kind] += 1
+    kinds = sorted({row.kind for row in rows})
+    return [
+        {"language": language, "category": category, **{kind: counts[kind] for kind in kinds}}
+        for (language, category), counts in sorted(found.items())
+    ]
 
 
 def _read(
@@ -107,7 +145,15 @@ def _read(
             raise DataError(f"{folder} holds no finished mining run; make one with `demur mine --out {folder}`")
         card = read_json(folder / CARD)
         scorer = {key: card["scorer"].get(key) for key in ("model", "layer", "kind")}
-        records.append({"folder": folder.name, "scorer": scorer, "judges": card["judges"], "sha256": card["sha256"]})
+        records.append(
+            {
+                "folder": folder.name,
+                "scorer": scorer,
+                "judges": card["judges"],
+                "sha256": card["sha256"],
+                "exported": card.get("harmful_answered", {}).get("exported", False),
+            }
+        )
         for row in stream(folder / SCORED):
             made = prompt(row["prompt"], folder / SCORED)
             if made.kind == "harmful":
@@ -143,7 +189,7 @@ def _row(row: Prompt, name: str, pairs: dict[str, str]) -> Prompt:
 
 
 def _card(rows: Sequence[Prompt], how: Building, path: Path, records: Sequence[dict[str, Any]]) -> Card:
-    models = ", ".join(str((r["scorer"].get("model") or {}).get("id", r["folder"])) for r in records)
+    models = _models(records)
     judges = sorted({str(j["name"]) for r in records for j in r["judges"]})
     return Card(
         title=f"{how.name}: prompts near the refusal boundary of {models}",
@@ -156,9 +202,30 @@ def _card(rows: Sequence[Prompt], how: Building, path: Path, records: Sequence[d
         cautions=(
             f"Built by demur from mined prompts; benign by a majority of {', '.join(judges)}, not read by people.",
             f"Chosen near the boundaries of {models}: rates on it are not rates on ordinary traffic.",
+            *_missing(rows, records),
         ),
         judge="oracle" if {p.source for p in rows} == {"world"} else "classifier",
     )
+
+
+def _missing(rows: Sequence[Prompt], records: Sequence[dict[str, Any]]) -> list[str]:
+    """Say what the harmful side lacks."""
+    told = []
+    withheld = [r for r in records if not r.get("exported")]
+    if withheld:
+        told.append(
+            f"Harmful prompts that {_models(withheld)} answered or nearly answered were withheld, so the held rate on "
+            "it is high by construction."
+        )
+    alone = Counter(p.language for p in rows if p.kind != "harmful" and not p.pair)
+    if alone:
+        listed = ", ".join(f"{language} {count}" for language, count in sorted(alone.items()))
+        told.append(f"Benign prompts without a harmful twin: {listed}.")
+    return told
+
+
+def _models(records: Sequence[dict[str, Any]]) -> str:
+    return ", ".join(str((r["scorer"].get("model") or {}).get("id", r["folder"])) for r in records)
 
 
 def _group(row: Prompt) -> str:

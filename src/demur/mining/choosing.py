@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import zlib
 from array import array
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,8 +15,9 @@ import numpy as np
 from demur.mining.folder import SCORED, SELECTED, Folder
 from demur.mining.moderation import Vote
 from demur.mining.rows import Dropped, Writer
-from demur.mining.selection import Chosen, Floats, Rows, Scored, Selection, band, choose, nearest, split
-from demur.types import Example, Prompt, from_json, to_json
+from demur.mining.selection import Chosen, Floats, Rows, Scored, Selection, band, choose, nearest
+from demur.mining.splits import sides
+from demur.types import Example, Prompt, from_json
 
 WITHHELD = "harmful and answered or nearly so: counted, not exported"
 
@@ -43,7 +46,7 @@ class Table:
         self.path = folder.file(SCORED)
         self.cells: dict[tuple[str, str], int] = {}
         d, r = array("d"), array("d")
-        refused, harmful, cell, offset = array("b"), array("b"), array("i"), array("q")
+        refused, harmful, cell, offset, group = array("b"), array("b"), array("i"), array("q"), array("q")
         at = 0
         with self.path.open("rb") as file:
             for raw in file:
@@ -56,10 +59,13 @@ class Table:
                 key = (prompt.get("language", "en"), prompt.get("category", ""))
                 cell.append(self.cells.setdefault(key, len(self.cells)))
                 offset.append(at)
+                name = prompt.get("group") or prompt.get("pair") or prompt["id"]
+                group.append(zlib.crc32(name.encode("utf-8", "surrogatepass")))
                 at += len(raw)
         self.d, self.r = np.array(d), np.array(r)
         self.refused, self.harmful = np.array(refused, bool), np.array(harmful, bool)
         self.cell, self.offset = np.array(cell, np.int64), np.array(offset, np.int64)
+        self.group = np.array(group, np.int64)
 
     def prompts(self, rows: Rows) -> list[Prompt]:
         """Read the prompts of some rows."""
@@ -78,8 +84,15 @@ class Table:
         return [found[row] for row in rows.tolist()]
 
 
-def select(folder: Folder, how: Selection) -> None:
-    """Write `selected.jsonl`: benign prompts by the rule, then harmful twins with the smallest |d|."""
+def select(folder: Folder, how: Selection, beside: Sequence[Example] = ()) -> None:
+    """Write `selected.jsonl`: benign prompts by the rule, harmful twins with the smallest |d|, and the rows beside.
+
+    Args:
+        folder: with a scored file.
+        how: the rule and the sizes.
+        beside: answered plain prompts and refused harmful ones to train on too, and prompts to hold out, all with what
+            the model did. Those that were selected, or whose group is on the other side, are left out.
+    """
     table = Table(folder)
     benign = np.flatnonzero(~table.harmful)
     harmful = np.flatnonzero(table.harmful)
@@ -89,15 +102,27 @@ def select(folder: Folder, how: Selection) -> None:
         refused=table.refused[benign],
         cell=table.cell[benign],
         texts=lambda rows: table.texts(benign[rows]),
+        group=table.group[benign],
         harmful=table.texts(harmful[:2000]) if how.rule == "near_harmful" else (),
     )
     chosen = choose(scored, how)
+    twins = _twins(table, harmful, how)
+    strata = (*chosen.strata, *("twin",) * len(twins))
+    rows = np.concatenate([benign[chosen.rows], twins])
+    made = table.prompts(rows)
+    own, kept = sides(made, beside, dev=how.dev, seed=how.seed)
     with Writer(folder.file(SELECTED)) as writer:
-        _write(writer, table, benign[chosen.rows], chosen.strata, how)
-        twins = _twins(table, harmful, how)
-        _write(writer, table, twins, ("twin",) * len(twins), how)
+        for prompt, row, stratum, side in zip(made, rows.tolist(), strata, own, strict=True):
+            label = "refusal" if table.refused[row] else "compliance"
+            score = float(table.d[row])
+            writer.write(Example(prompt=_marked(prompt, stratum), split=side, label=label, score=score))
+        for example, also in zip(beside, kept, strict=True):
+            if also:
+                writer.write(replace(example, prompt=_marked(example.prompt, "beside"), split=also))
+    counts = Counter(f"{e.prompt.kind or 'no kind'}/{s}" for e, s in zip(beside, kept, strict=True) if s)
     with Writer(folder.part("select.summary.jsonl")) as writer:
-        writer.write(_summary(table, scored, chosen, len(twins)))
+        told = _summary(table, scored, chosen, len(twins))
+        writer.write({**told, "split": dict(Counter(own)), "beside": dict(sorted(counts.items()))})
 
 
 def summary(folder: Folder) -> dict[str, Any]:
@@ -121,17 +146,8 @@ def _values(d: Floats) -> Floats:
     return np.where(np.isfinite(d), d, np.inf)
 
 
-def _write(writer: Writer, table: Table, rows: Rows, strata: tuple[str, ...], how: Selection) -> None:
-    for prompt, row, stratum in zip(table.prompts(rows), rows.tolist(), strata, strict=True):
-        marked = from_json(Prompt, {**_plain(prompt), "meta": [*map(list, prompt.meta), ["stratum", stratum]]})
-        label = "refusal" if table.refused[row] else "compliance"
-        group = prompt.pair or prompt.cluster
-        writer.write(Example(prompt=marked, split=split(group, how), label=label, score=float(table.d[row])))
-
-
-def _plain(prompt: Prompt) -> dict[str, Any]:
-    made: dict[str, Any] = to_json(prompt)
-    return made
+def _marked(prompt: Prompt, stratum: str) -> Prompt:
+    return replace(prompt, meta=(*prompt.meta, ("stratum", stratum)))
 
 
 def _summary(table: Table, scored: Scored, chosen: Chosen, twins: int) -> dict[str, Any]:

@@ -86,9 +86,10 @@ class Folder:
             self._forget(names[names.index(name) :])
             self.done[name] = {"fingerprint": mark, "done": False, "settings": dict(settings)}
             self._save()
-        start = time.monotonic()
+        wall, cpu = time.monotonic(), time.process_time()
         work()
-        self.done[name] |= {"done": True, "seconds": round(time.monotonic() - start, 2)}
+        spent = {"wall": round(time.monotonic() - wall, 2), "cpu": round(time.process_time() - cpu, 2)}
+        self.done[name] |= {"done": True, "seconds": spent}
         self._save()
         return True
 

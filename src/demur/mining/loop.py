@@ -20,7 +20,7 @@ from demur.mining import choosing
 from demur.mining.folder import CANDIDATES, CARD, DISTINCT, MODERATED, SCORED, Folder
 from demur.mining.rewriting import Rewriting
 from demur.mining.rows import Dropped, Writer, prompts, stream
-from demur.mining.stages import Mining, Progress, card_of, prepare
+from demur.mining.stages import Mining, Progress, card_of, prepare, select_record
 from demur.mining.strategies import OPERATORS, STRATEGIES
 from demur.types import Prompt, from_json, to_json
 
@@ -83,7 +83,7 @@ def mine_in_rounds(
             folders.append(folder)
             history.append({"round": number, "shares": dict(source.shares), "yields": found([folder], loop).yields})
         gather(whole, folders)
-        whole.stage("select", to_json(what.selection), lambda: choosing.select(whole, what.selection))
+        whole.stage("select", select_record(what), lambda: choosing.select(whole, what.selection, what.beside))
         whole.gather()
         every = tuple(chain(what.sources, (loop.first,)))
         card = {**card_of(whole, replace(what, sources=every)), "rounds": to_json(history), "closed": loop.closed}

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from demur.answers import units
 from demur.dedup import folded
+from demur.embeddings import Embedder
 from demur.errors import ConfigError
 from demur.judges import apply
 from demur.mining.near import Near
@@ -22,6 +23,9 @@ GRAM = 8
 """Words (characters of Chinese, Japanese and Thai) in the n-grams that must not be shared with an evaluation set."""
 DENSE = 13
 """The same for texts of single-character units, where 8 characters are a common phrase."""
+
+
+_EMBEDDED = 1024
 
 
 class Vote(NamedTuple):
@@ -67,12 +71,15 @@ def vote(judges: Sequence[tuple[str, Judge]], prompts: Sequence[Prompt]) -> list
 class Evaluation:
     """The prompts of evaluation sets, to keep mined prompts away from.
 
-    A text is caught when it shares an 8-gram of words (13-gram of characters) with one of theirs, or is near one by
-    character n-grams. Prompts of the synthetic world share templates by construction and its splits share no item:
-    among themselves they are compared by equal text and by group alone.
+    A text is caught when it shares an 8-gram of words (13-gram of characters) with one of theirs, is near one by
+    character n-grams, or, with a sentence model, means much the same as one. Prompts of the synthetic world share
+    templates by construction and its splits share no item: among themselves they are compared by equal text and by
+    group alone.
     """
 
-    def __init__(self, sets: Mapping[str, Iterable[Prompt]], *, threshold: float) -> None:
+    def __init__(
+        self, sets: Mapping[str, Iterable[Prompt]], *, threshold: float, embedder: Embedder | None = None
+    ) -> None:
         self.hashes: dict[str, dict[str, str | int]] = {}
         """Of each set: number of prompts, and a digest of their folded texts."""
         self._texts: set[int] = set()
@@ -92,12 +99,15 @@ class Evaluation:
         self._grams = np.unique(np.concatenate(grams)) if grams else np.zeros(0, np.uint64)
         self._near = Near(threshold)
         self._near.add(near)
+        self._embedder = embedder
+        self._vectors = embedder(near) if embedder is not None and near else None
 
     def caught(self, prompts: Sequence[Prompt]) -> list[str]:
         """Return for each prompt why it must not be used, "" where it may."""
         found = []
         twins = self._near.find([p.text for p in prompts]) if self._near.size else [None] * len(prompts)
-        for prompt, twin in zip(prompts, twins, strict=True):
+        alike = self._alike(prompts)
+        for prompt, twin, same in zip(prompts, twins, alike, strict=True):
             if hash(folded(prompt.text)) in self._texts:
                 found.append("stands in an evaluation set")
             elif prompt.source == "world" and prompt.cluster in self._groups:
@@ -107,8 +117,18 @@ class Evaluation:
             elif twin is not None:
                 found.append("near a prompt of an evaluation set")
             else:
-                found.append("")
+                found.append("means much the same as a prompt of an evaluation set" if same else "")
         return found
+
+    def _alike(self, prompts: Sequence[Prompt]) -> list[bool]:
+        """Say of each prompt whether its cosine with one of an evaluation set is above the sentence model's bound."""
+        if self._embedder is None or self._vectors is None:
+            return [False] * len(prompts)
+        made = [False]
+        for start in range(0, len(prompts), _EMBEDDED):
+            vectors = self._embedder([p.text for p in prompts[start : start + _EMBEDDED]])
+            made += ((vectors @ self._vectors.T).max(1) > self._embedder.threshold).tolist()
+        return made[1:]
 
 
 def _grams(text: str) -> NDArray[np.uint64]:

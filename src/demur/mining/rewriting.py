@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from demur.dedup import folded
 from demur.errors import ConfigError, DataError
-from demur.files import RowWriter, fingerprint, read_rows
-from demur.judges.keyword import Keyword
+from demur.files import fingerprint
+from demur.mining.replies import ask, missing, refuses, told
 from demur.mining.rows import Dropped, digest
 from demur.mining.sources import allowed
 from demur.mining.strategies import OPERATORS, STRATEGIES, Templates, load
@@ -23,7 +23,6 @@ LONGEST, SHORTEST = 600, 8
 """Characters that a candidate may have (a third of them in Chinese, Japanese and Korean text)."""
 _ITEM = re.compile(r"^\s*(?:\(?\d{1,3}\s*[.):、．]|[-*•])\s*(.+?)\s*$")
 _QUOTES = "\"“”„«»「」'"
-_REFUSED = Keyword()
 
 
 class _Job(NamedTuple):
@@ -103,7 +102,8 @@ class Rewriting:
         seeds = {p.id: _as_twin(p) for p in self.seeds}
         yield from seeds.values()
         jobs = list(self._jobs())
-        replies = self._replies([job.request for job in jobs], work / f"generate.replies-{self.number}.jsonl")
+        path = work / f"generate.replies-{self.number}.jsonl"
+        replies = ask(self.generator, [job.request for job in jobs], self.sampling, path)
         for job in jobs:
             yield from self._read(job, replies.get(job.request.id))
 
@@ -130,23 +130,11 @@ class Rewriting:
                 )  # fmt: skip
                 yield _Job(request, name, seeds)
 
-    def _replies(self, requests: Sequence[Prompt], path: Path) -> dict[str, Response]:
-        """Return a reply for each request; those that stand in the file are not asked for again."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with RowWriter(path) as writer:
-            held = {r.prompt_id: r for r in read_rows(path, Response, tolerate_torn=True)} if path.is_file() else {}
-            for response in self.generator([p for p in requests if p.id not in held], self.sampling):
-                held[response.prompt_id] = response
-                if response.finish != "error":
-                    writer.write(response)
-        return held
-
     def _read(self, job: _Job, reply: Response | None) -> Iterator[Prompt | Dropped]:
         """Turn one reply into candidates and dropped rows."""
         items, why = listed(reply)
         if why:
-            detail = "" if reply is None else reply.error or reply.text[:200]
-            yield Dropped(id=job.request.id, stage="generate", reason=why, detail=detail)
+            yield Dropped(id=job.request.id, stage="generate", reason=why, detail=told(reply))
             return
         parent = job.seeds[0]
         twin = parent.id if job.strategy in STRATEGIES else parent.pair
@@ -168,20 +156,14 @@ class Rewriting:
 
 def listed(reply: Response | None) -> tuple[list[str], str]:
     """Return the items of a reply's list, or ([], why there are none)."""
-    if reply is None:
-        return [], "the generator gave no reply"
-    if reply.finish == "error":
-        return [], "the generator failed"
-    if reply.finish == "filtered":
-        return [], "the generator's system refused"
+    why = missing(reply)
+    if why or reply is None:
+        return [], why
     items = [match[1].strip().strip(_QUOTES).strip() for raw in reply.text.splitlines() if (match := _ITEM.match(raw))]
     items = [item for item in items if item]
     if items:
         return items, ""
-    if not reply.text.strip():
-        return [], "empty reply"
-    label, _ = _REFUSED.label(reply.text)
-    return [], "the generator refused" if label == "refusal" else "no list in the reply"
+    return [], "the generator refused" if refuses(reply.text) else "no list in the reply"
 
 
 def flaw(text: str, seeds: Sequence[str]) -> str:
@@ -191,7 +173,7 @@ def flaw(text: str, seeds: Sequence[str]) -> str:
         return "too short" if size < SHORTEST else "too long"
     if folded(text) in {folded(seed) for seed in seeds}:
         return "repeats its seed"
-    return "reads as a refusal" if _REFUSED.label(text)[0] == "refusal" else ""
+    return "reads as a refusal" if refuses(text) else ""
 
 
 def apportioned(shares: Sequence[float], total: int) -> list[int]:

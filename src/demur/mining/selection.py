@@ -13,7 +13,6 @@ another ranking, so that size and share of refused prompts are equal by construc
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -37,7 +36,7 @@ RULES: Mapping[str, str] = {
     "hardest": "highest probability of refusal",
     "far": "farthest from the boundary: largest |d|",
     "near_harmful": "nearest in wording to a harmful prompt",
-    "words": "nearest to the boundary of a classifier that reads words alone",
+    "words": "nearest to the boundary of a classifier that reads words alone, fitted on other groups",
     "trigger": "sharing the given trigger spans",
 }
 
@@ -60,7 +59,7 @@ class Selection:
     twins: int = 1000
     """Harmful twins for each language."""
     dev: float = 0.1
-    """Share of groups that go to the dev split."""
+    """Share of groups that go to the dev split, where no prompts that the boundary was calibrated on do."""
     triggers: tuple[str, ...] = ()
     """Spans for the rule `trigger`."""
     seed: int = 0
@@ -88,6 +87,8 @@ class Scored:
     cell: NDArray[np.int64]
     """Number of the (language, category) of each row."""
     texts: Texts
+    group: Rows | None = None
+    """Number of each row's group, for the rule `words`; None: every row is one of its own."""
     harmful: Sequence[str] = ()
     """Texts of harmful prompts, for the rule `near_harmful`."""
 
@@ -139,12 +140,6 @@ def band(d: Floats, refused: Flags, width: float = 1.0) -> float | None:
     return float((np.abs(d[refused]) <= width).mean()) if refused.any() else None
 
 
-def split(group: str, how: Selection) -> Literal["fit", "dev"]:
-    """Return the split of a group, the same for all of its rows."""
-    drawn = zlib.crc32(f"{how.seed}/{group}".encode("utf-8", "surrogatepass")) / 2**32
-    return "dev" if drawn < how.dev else "fit"
-
-
 def _cell(scored: Scored, how: Selection, rank: _Ranking, members: Rows) -> dict[str, Rows]:
     """Choose in one cell: (stratum -> rows)."""
     if how.rule == "random_all":
@@ -174,9 +169,10 @@ class _Ranking:
         self.embed = Shingles(dimension=512)
         self._words = None
         if how.rule == "words":
-            from demur.mining.words import fit
+            from demur.mining.words import out_of_fold
 
-            self._words = fit(scored.texts, scored.refused, seed=how.seed)
+            group = np.arange(len(scored.d)) if scored.group is None else scored.group
+            self._words = out_of_fold(scored.texts, scored.refused, group, seed=how.seed)
         self._harmful = self.embed(scored.harmful[:2000]) if how.rule == "near_harmful" and scored.harmful else None
 
     def take(self, rows: Rows, count: int) -> Rows:
@@ -213,10 +209,12 @@ class _Ranking:
             return -scored.r[rows]
         made = [np.zeros(0)]
         for start in range(0, len(rows), 2048):
-            texts = scored.texts(rows[start : start + 2048])
+            part = rows[start : start + 2048]
             if rule == "words" and self._words is not None:
-                made.append(np.abs(self._words(texts)))
-            elif rule == "near_harmful" and self._harmful is not None:
+                made.append(np.abs(self._words(part)))
+                continue
+            texts = scored.texts(part)
+            if rule == "near_harmful" and self._harmful is not None:
                 made.append(-(self.embed(texts) @ self._harmful.T).max(1).astype(np.float64))
             else:
                 made.append(np.array([-_shared(text, self.how.triggers) for text in texts]))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from demur.dedup import THRESHOLD
+from demur.embeddings import Embedder
 from demur.errors import ConfigError, DataError
 from demur.files import fingerprint, lock, write_json
 from demur.mining import choosing
@@ -18,7 +19,7 @@ from demur.mining.near import Near
 from demur.mining.rows import Appender, Dropped, Score, Scorer, Writer, batched, plain, prompts, stream
 from demur.mining.selection import Selection
 from demur.mining.sources import Source, is_twin
-from demur.types import Judge, Part, Prompt, to_json
+from demur.types import Example, Judge, Part, Prompt, to_json
 
 Progress = Callable[[str, int, int], None]
 _SCORE = ("prompt_id", "d", "t", "r", "refused", "unscored")
@@ -40,8 +41,12 @@ class Mining:
     """Sets that mined prompts must not share anything with, by name."""
     near: float = THRESHOLD
     """Similarity of character n-grams from which a candidate repeats another."""
+    embedder: Embedder | None = None
+    """A sentence model that evaluation sets are compared by as well; None: by wording alone."""
     earlier: tuple[Path, ...] = ()
     """Files of prompts that were mined before: candidates near one of them are repeats."""
+    beside: tuple[Example, ...] = ()
+    """Rows that stand in the selected file beside what was mined, so that it can be trained on as it is."""
     export_answered: bool = False
     """Keep harmful prompts that the model answers or nearly answers (d <= 0) among the scored and selected rows. They
     are a list of prompts that get past the model: off unless someone has decided to keep such a list."""
@@ -65,7 +70,7 @@ def mine(
     with lock(out):
         folder = Folder(out, overwrite=overwrite)
         prepare(folder, what, progress)
-        folder.stage("select", _select_record(what), lambda: choosing.select(folder, what.selection))
+        folder.stage("select", select_record(what), lambda: choosing.select(folder, what.selection, what.beside))
         folder.gather()
         card = card_of(folder, what)
         write_json(folder.file(CARD), card)
@@ -78,12 +83,14 @@ def prepare(folder: Folder, what: Mining, progress: Progress) -> None:
 
     def held() -> Evaluation:
         if not evaluation:
-            evaluation.append(Evaluation(what.evaluation, threshold=what.near))
+            evaluation.append(Evaluation(what.evaluation, threshold=what.near, embedder=what.embedder))
         return evaluation[0]
 
     record = {"sources": [dict(source.record) for source in what.sources]}
     folder.stage("generate", record, lambda: _generate(folder, what, progress))
     kept_away = {"near": what.near, "evaluation": {name: [p.text for p in s] for name, s in what.evaluation.items()}}
+    if what.embedder is not None:
+        kept_away = {**kept_away, "embedder": what.embedder.name}
     kept_away = {**kept_away, "earlier": [str(lines(path)) for path in what.earlier]}
     folder.stage("distinct", {"mark": _short(kept_away)}, lambda: _distinct(folder, what, held(), progress))
     judges = {"judges": [to_json(part) for part, _ in what.judges]}
@@ -245,6 +252,7 @@ def card_of(folder: Folder, what: Mining) -> dict[str, Any]:
         "scorer": dict(_scorer(what).record),
         "near": what.near,
         "decontaminated_against": evaluation,
+        "decontaminated_by": ["wording", *([what.embedder.name] if what.embedder else [])],
         "harmful_answered": {"count": withheld, "exported": what.export_answered},
         "seed": what.selection.seed,
         "sha256": folder.hashes((CANDIDATES, MODERATED, SELECTED)),
@@ -267,9 +275,9 @@ def _yields(folder: Folder) -> dict[str, dict[str, int]]:
     return {name: {key: counts[key] for key in keys} for name, counts in sorted(made.items())}
 
 
-def _select_record(what: Mining) -> dict[str, Any]:
-    made: dict[str, Any] = to_json(what.selection)
-    return made
+def select_record(what: Mining) -> dict[str, Any]:
+    """Return what decides the selection from scored rows."""
+    return {**to_json(what.selection), "beside": _short([to_json(e) for e in what.beside])}
 
 
 def _short(value: object) -> str:
