@@ -48,12 +48,14 @@ def by_rule(
     harmful = [e.prompt.text for e in examples if e.split == "fit" and e.prompt.expected == "refuse"]
     fitted = [e for e in examples if not e.prompt.category.startswith(ATTACK)]
     scores = BoundaryScorer.fit(lm, fitted, _openers(lm, fitted), unusable=True)([e.prompt for e in pool])
+    groups = {name: number for number, name in enumerate(sorted({e.prompt.cluster for e in pool}))}
     scored = Scored(
         d=np.array([math.nan if s.d is None else s.d for s in scores]),
         r=np.array([s.r or 0.0 for s in scores]),
         refused=np.array([e.label in REFUSALS for e in pool]),
         cell=np.zeros(len(pool), np.int64),
         texts=lambda rows: [pool[row].prompt.text for row in rows.tolist()],
+        group=np.array([groups[e.prompt.cluster] for e in pool]),
         harmful=harmful,
     )
     size = round(count * (1 + anchors))
