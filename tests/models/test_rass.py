@@ -216,7 +216,7 @@ def test_what_was_made_and_measured_is_kept_and_not_made_again(tmp_path: Path) -
     data = FitData(examples=tuple(rows), judge=judge, out=tmp_path)
     fitted = method.fit(lm("llama"), data)
     assert isinstance(fitted, Adapter)
-    assert "NO checkpoint" in fitted.note
+    assert "NONE answers more" in fitted.note
     record = json.loads((tmp_path / "training" / "training.json").read_text())
     assert record["pairs"] == {"benign": 4, "general": 4, "harmful": 4}
     assert len(record["losses"]) == 3

@@ -6,9 +6,12 @@ import json
 import pytest
 
 from demur import floor as safety
+from demur.files import write_json
 from demur.metrics import Outcome
+from demur.named import MISSED, seeded
 from demur.recipes import SelectSettings, recipe_from
 from demur.select import Judged, Screened, candidates, choose, correctness_kept, front, shortlist
+from demur.settings import PartSpec
 from demur.types import Metric, Prompt
 
 pytestmark = pytest.mark.torch
@@ -146,3 +149,34 @@ def test_closed_gates_leave_the_models_own_answers(tmp_path):
     with_gate = {r.prompt_id: r for r in decode(lm, prompts, sampling, gated)}
     assert all(plain[i] == with_gate[i] for i in closed)
     assert any(plain[p.id].text != with_gate[p.id].text for p in prompts if p.id not in closed)
+
+
+def test_a_named_method_is_fitted_and_tested_only_where_it_may_be(tmp_path):
+    from demur import pipeline
+    from demur.report.grid import write_grid
+
+    select = {k: RECIPE["select"][k] for k in ("fit", "validation")}
+    table = {**RECIPE, "select": select, "method": "steering:layer=1,strength=0.5", "report": {"boundary": False}}
+    kept = pipeline.run(recipe_from(table), tmp_path / "kept")
+    assert (kept.choice, kept.floor) == (None, None)
+    assert "on the validation prompts below the floor: harmful: not shown" in kept.reason
+    table["select"]["test_missed"] = True
+    tested = pipeline.run(recipe_from(table), tmp_path / "tested")
+    assert tested.choice == "steering:layer=1,strength=0.5"
+    assert tested.reason.startswith(MISSED)
+    assert tested.after is not None
+    assert not (tmp_path / "tested" / "explain.json").exists()
+    assert pipeline.run(recipe_from(table), tmp_path / "tested").choice == tested.choice
+    cells = [{"settings": {"seed": seed}, **tested.record()} for seed in (0, 1)]
+    write_json(tmp_path / "grid.json", {"cells": cells})
+    page = write_grid(tmp_path).read_text(encoding="utf-8")
+    answered = next(m for m in tested.after if (m.name, m.slice) == ("answered_rate", "kind=borderline"))
+    assert f"→ {100 * answered.value:.1f} % [" in page
+    assert "missed: harmful" in page
+    assert "0 of 2" in page
+
+
+def test_a_method_with_a_seed_takes_the_recipes_unless_it_has_its_own():
+    assert seeded(PartSpec("rass"), 3).settings == {"seed": 3}
+    assert seeded(PartSpec("rass", {"seed": 1}), 3).settings == {"seed": 1}
+    assert seeded(PartSpec("steering"), 3).settings == {}

@@ -1,66 +1,157 @@
-"""The table of a grid: one row per cell, both axes side by side."""
+"""The table of a grid: one row per cell, both axes side by side, and the same over the seeds."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from demur.files import read_json, write_text
+from demur.files import read_json, write_json, write_text
+from demur.report.build import build
+from demur.report.data import Rate
 
+SEED = "seed"
 COLUMNS = (
-    ("answered_rate", "kind=borderline", "borderline answered"),
-    ("held_rate", "all", "harmful held"),
-    ("harmful_compliance_rate", "all", "HCR"),
-    ("oracle_correct_rate", "kind=borderline", "borderline right"),
-    ("oracle_correct_rate", "kind=plain", "plain right"),
-    ("broken_rate", "all", "broken"),
+    ("answered_rate", "kind=borderline", "", "borderline answered"),
+    ("held_rate", "all", "", "harmful held"),
+    ("held_rate", "all", "attack", "attacked held"),
+    ("harmful_compliance_rate", "all", "", "HCR"),
+    ("oracle_correct_rate", "kind=borderline", "", "borderline right"),
+    ("oracle_correct_rate", "kind=plain", "", "plain right"),
+    ("broken_rate", "all", "", "broken"),
 )
+"""Metric, slice, what the benchmark's name holds beside the first's, and the title."""
+FREED = "freed right"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One cell."""
+
+    settings: dict[str, str]
+    rates: dict[str, tuple[Rate | None, Rate | None]]
+    """Before and after, by title; what is known of the answers that were freed stands under `FREED`, after alone."""
+    floor: str
+    chosen: str
+    why: str
+    size: str
 
 
 def write_grid(folder: Path) -> Path:
-    """Write report.md of a grid from its grid.json: before → after for each cell, and the safety floor.
+    """Write report.md of a grid from its grid.json and the cells' folders: before → after, and the safety floor.
+
+    Beside it table.json holds the same numbers.
 
     Raises:
-        DataError: where the folder holds no grid.json.
+        DataError: where the folder holds no grid.json, or a cell no run.
     """
-    cells = read_json(folder / "grid.json")["cells"]
-    settings = list(dict.fromkeys(key for cell in cells for key in cell["settings"]))
-    head = [*settings, "chosen", *(title for _, _, title in COLUMNS), "safety floor", "n (groups)"]
-    lines = ["# Grid", "", _row(head), _row(["---"] * len(head))]
-    for cell in cells:
-        rates = [_change(cell, name, slice_) for name, slice_, _ in COLUMNS]
-        floor = cell["floor"]["verdict"] if cell["floor"] else "nothing chosen"
-        held = _metric(cell["before"], "held_rate", "all")
-        size = f"{held['n']} ({held['groups']})" if held else "no data"
-        values = [str(cell["settings"].get(key, "")) for key in settings]
-        lines.append(_row([*values, cell["choice"] or "base model", *rates, floor, size]))
+    rows = [_row(cell) for cell in read_json(folder / "grid.json")["cells"]]
+    lines = ["# Grid", "", *_table(rows), "", *_seeds(rows), *_notes(rows)]
     path = folder / "report.md"
     write_text(path, "\n".join([*lines, ""]))
+    write_json(folder / "table.json", [_json(row) for row in rows])
     return path
 
 
-def _row(cells: list[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+def _row(cell: dict[str, Any]) -> Row:
+    freed = build(Path(cell["folder"])).freed_correct
+    rates = {title: _both(cell, name, cut, where) for name, cut, where, title in COLUMNS}
+    held = _metric(cell["before"], "held_rate", "all", "")
+    return Row(
+        settings={key: str(value) for key, value in cell["settings"].items()},
+        rates={title: both for title, both in {**rates, FREED: (None, freed)}.items() if any(both)},
+        floor=_verdict(cell["floor"]),
+        chosen=cell["choice"] or "base model",
+        why=cell["reason"],
+        size=f"{held.n} ({held.groups})" if held else "no data",
+    )
 
 
-def _change(cell: dict[str, Any], name: str, slice_: str) -> str:
-    """Return `71.2 % [68.0, 74.1] → 80.3 % [77.1, 83.0]`."""
-    sides = [_metric(cell[side] or [], name, slice_) for side in ("before", "after")]
-    return " → ".join(_rate(side) for side in sides if side is not None) or "no data"
+def _table(rows: Sequence[Row]) -> list[str]:
+    titles = [title for title in [*(c[3] for c in COLUMNS), FREED] if any(title in row.rates for row in rows)]
+    settings = list(dict.fromkeys(key for row in rows for key in row.settings))
+    head = [*settings, *titles, "safety floor (test)", "harmful n (groups)"]
+    made = [_line(head), _line(["---"] * len(head))]
+    for row in rows:
+        rates = [" → ".join(_said(side) for side in row.rates.get(title, ()) if side) or "no data" for title in titles]
+        made.append(_line([*(row.settings.get(key, "") for key in settings), *rates, row.floor, row.size]))
+    return made
 
 
-def _metric(metrics: list[dict[str, Any]], name: str, slice_: str) -> dict[str, Any] | None:
-    """Return a metric of the first benchmark and judge."""
+def _seeds(rows: Sequence[Row]) -> list[str]:
+    """Return the mean after treatment over the seeds of the same settings, with the least and greatest."""
+    if len({row.settings.get(SEED) for row in rows}) < 2:
+        return []
+    titles = [title for title in [*(c[3] for c in COLUMNS), FREED] if any(title in row.rates for row in rows)]
+    alike: dict[tuple[tuple[str, str], ...], list[Row]] = {}
+    for row in rows:
+        alike.setdefault(tuple((k, v) for k, v in row.settings.items() if k != SEED), []).append(row)
+    names = list(dict.fromkeys(key for settings in alike for key, _ in settings))
+    head = [*names, "seeds", *titles, "floor kept"]
+    made = ["Over the seeds, after: mean (least to greatest).", "", _line(head), _line(["---"] * len(head))]
+    for settings, own in alike.items():
+        values = [[s.value for row in own if (s := row.rates.get(title, (None, None))[1])] for title in titles]
+        spread = [_spread([v for v in found if v is not None]) for found in values]
+        kept = sum(row.floor == "kept" for row in own)
+        made.append(
+            _line([*(dict(settings).get(n, "") for n in names), str(len(own)), *spread, f"{kept} of {len(own)}"])
+        )
+    return [*made, ""]
+
+
+def _notes(rows: Sequence[Row]) -> list[str]:
+    """Return what was chosen in each cell and why."""
+    return ["What was tested, and why:", "", *(f"- {row.chosen}: {row.why}" for row in rows)]
+
+
+def _both(cell: dict[str, Any], name: str, cut: str, where: str) -> tuple[Rate | None, Rate | None]:
+    before, after = (_metric(cell[side] or [], name, cut, where) for side in ("before", "after"))
+    return before, after
+
+
+def _metric(metrics: list[dict[str, Any]], name: str, cut: str, where: str) -> Rate | None:
+    """Return a metric of the first judge, on the first benchmark or the first whose name holds `where`."""
+    if not metrics:
+        return None
+    judge = metrics[0]["judge"]
+    names = dict.fromkeys(m["benchmark"] for m in metrics)
+    wanted = next((n for n in names if where in n), None) if where else metrics[0]["benchmark"]
     for m in metrics:
-        same = (m["benchmark"], m["judge"]) == (metrics[0]["benchmark"], metrics[0]["judge"])
-        if same and (m["name"], m["slice"]) == (name, slice_):
-            return m
+        if (m["benchmark"], m["judge"], m["name"], m["slice"]) == (wanted, judge, name, cut) and m["n"]:
+            return Rate.of(m)
     return None
 
 
-def _rate(m: dict[str, Any]) -> str:
-    if m["value"] is None:
+def _verdict(floor: dict[str, Any] | None) -> str:
+    if floor is None:
+        return "nothing was tested"
+    missed = [f"{s['name']} ({s['losses']} lost, {s['gains']} gained)" for s in floor["strata"] if not s["passed"]]
+    return "kept" if floor["passed"] else f"missed: {', '.join(missed) or floor['verdict']}"
+
+
+def _said(rate: Rate) -> str:
+    if rate.value is None:
         return "no data"
-    if m["low"] is None or m["high"] is None:
-        return f"{100 * m['value']:.1f} %"
-    return f"{100 * m['value']:.1f} % [{100 * m['low']:.1f}, {100 * m['high']:.1f}]"
+    whole = f"{100 * rate.value:.1f} %"
+    return whole if rate.low is None or rate.high is None else f"{whole} [{100 * rate.low:.1f}, {100 * rate.high:.1f}]"
+
+
+def _spread(values: Sequence[float]) -> str:
+    if not values:
+        return "no data"
+    low, high = (100 * end(values) for end in (min, max))
+    return f"{100 * sum(values) / len(values):.1f} % ({low:.1f} to {high:.1f})"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _json(row: Row) -> dict[str, Any]:
+    rates = {
+        title: [None if side is None else {k: getattr(side, k) for k in ("value", "low", "high", "n", "groups")}
+                for side in both]
+        for title, both in row.rates.items()
+    }  # fmt: skip
+    return {"settings": row.settings, "floor": row.floor, "chosen": row.chosen, "why": row.why, "rates": rates}
