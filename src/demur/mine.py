@@ -28,8 +28,8 @@ from demur.types import ATTACK, Example, Generator, Judge, Part, Prompt, Samplin
 class Boundary:
     """How the boundary of a model is found."""
 
-    fit: tuple[str, ...] = ("world:split=train,limit=600",)
-    """Benchmarks the axis comes from."""
+    fit: tuple[str, ...] = ("world:split=train", "world:split=train,attack=all,limit=600")
+    """Benchmarks the axis comes from (attacked prompts are left out there), and that stand beside what is mined."""
     dev: tuple[str, ...] = ("world:split=validation", "world:split=validation,attack=all,limit=900")
     """Benchmarks it is calibrated on (attacked prompts are left out there), and held out where a set is trained on."""
     general: tuple[str, ...] = ()

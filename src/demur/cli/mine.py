@@ -45,7 +45,9 @@ def mine(
         "", help="A sentence-transformers model that evaluation sets are compared by too [default: wording alone]."
     ),
     fit_on: list[str] = typer.Option(
-        ["world:split=train,limit=600"], "--fit", help="Prompts the boundary's axis comes from."
+        ["world:split=train", "world:split=train,attack=all,limit=600"],
+        "--fit",
+        help="Prompts the axis comes from (attacked ones apart), and that stand beside what is mined.",
     ),
     dev: list[str] = typer.Option(
         ["world:split=validation", "world:split=validation,attack=all,limit=900"],
