@@ -151,7 +151,7 @@ def test_languages_compare_directions_and_apply_the_home_threshold():
     assert len(rows["de"]["cosine_random"]) == len(rows["de"]["shift_random"]) == 20
     assert rows["de"]["own"]["unusable"]
     told = rows["de"]["told"]
-    assert told["home_v_home_t"]["low"] > 0.8
+    assert told["home_v_home_t"]["value"] > 0.8
     assert told["home_v_own_t"]["value"] > 0.8 > told["own_v_own_t"]["value"]
     assert len(told["random"]) == 20
     shift = rows["de"]["shift"]["t_star"]

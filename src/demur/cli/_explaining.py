@@ -27,7 +27,8 @@ def show_boundary(record: dict[str, Any], page: Path) -> None:
         rows.append([name.replace("_", " "), str(at["n"]), _number(at, "t"), _number(flip, "median"), flipped, random])
     names = ["group", "n", "mean t", "median alpha*", "flipped", "flipped by random directions"]
     table(f"Map and flips at layer {record['layer']} (E1, E2)", names, rows, right=range(1, 6))
-    _show(boundary_tables.languages(record)[1])
+    for shown in boundary_tables.languages(record):
+        _show(shown)
     _show(boundary_tables.distances(record))
     for pair in record.get("moved", ()):
         _show(boundary_tables.moved(pair))

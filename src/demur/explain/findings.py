@@ -63,10 +63,11 @@ def _map(e1: Record, line: Record) -> dict[str, str]:
     zone = (line["t_star"] - line["tau"], line["t_star"] + line["tau"])
     between, near = _inside(own, 0.0, 1.0), _inside(own, *zone)
     if between > 0 and near > 0:
-        return _finding("E1", claim, found, SUPPORTS, "the mean lies between the means and inside the zone")
+        return _finding("E1", claim, found, SUPPORTS, "their mean lies between the two means and inside the zone")
     if between < 0 or near < 0:
-        where = "beyond the means" if between < 0 else "outside the zone around t*"
-        return _finding("E1", claim, found, CONTRADICTS, f"the mean lies {where}")
+        side = "above" if own["t"] > line["t_star"] else "below"
+        where = "beyond the two means" if between < 0 else f"{side} the zone around t*"
+        return _finding("E1", claim, found, CONTRADICTS, f"their mean lies {where}")
     return _finding("E1", claim, found, NOT_SHOWN, "the interval of the mean crosses an edge")
 
 

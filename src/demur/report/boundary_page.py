@@ -78,12 +78,11 @@ def one(record: Record) -> Page:
     drawn = boundary_figures.boundary(record)
     pictures["line"] = [*drawn[:2], *pictures["line"]]
     pictures["E2"] = [*pictures["E2"], *drawn[2:]]
-    lines, told = boundary_tables.languages(record)
     tables: dict[str, list[Table]] = {
         "E1": [boundary_tables.overlap(record)],
         "E2": [boundary_tables.flips(record)] if record["e2"]["groups"] else [],
         "E3": [boundary_tables.mediation(record)],
-        "E4": [lines, told],
+        "E4": list(boundary_tables.languages(record)),
     }
     if record["distances"]:
         tables["E2"].append(boundary_tables.distances(record))

@@ -87,53 +87,36 @@ def distances(record: Record) -> Table:
     return Table(caption=f"Distances against the causal flip{n}", head=head, rows=tuple(rows))
 
 
-def languages(record: Record) -> tuple[Table, Table]:
-    """Directions and shifts per language; whose line tells refusals apart."""
-    lines, told = [], []
+def languages(record: Record) -> tuple[Table, Table, Table]:
+    """Directions and shifts against the home language; each language's own line; whose line tells refusals apart."""
+    shifts, lines, told = [], [], []
     for row in record["e4"]:
-        own, shift = row["own"] or {}, row["shift"] or {}
-        home = not row["shift_random"]
-        lines.append(
-            (
-                row["language"],
-                f"{row['n']:,}",
-                DASH if home or not row["cosine"] else span(row["cosine"]),
-                DASH if home else between(row["cosine_random"]),
-                span(own.get("t_star")),
-                span(own.get("tau")),
-                DASH if home else span(shift.get("t_star"), signed=True),
-                DASH if home else between(row["shift_random"], middle=True),
-                DASH if home else span(shift.get("tau"), signed=True),
-                span(own.get("m"), signed=True),
-                _percent(row["refused"]["benign"]),
-                _percent(row["refused"]["harmful"]),
-            )
-        )
+        own, name, n = row["own"] or {}, row["language"], f"{row['n']:,}"
+        if row["shift_random"]:
+            cosine, shift = span(row["cosine"]), [span(row["shift"][k], signed=True) for k in ("t_star", "tau")]
+            random = [between(row["cosine_random"]), between(row["shift_random"], middle=True)]
+            shifts.append((name, cosine, random[0], shift[0], random[1], shift[1]))
+        refused = [text.share(row["refused"][kind]) for kind in ("benign", "harmful")]
+        gap = span(own.get("m"), signed=True)
+        lines.append((name, n, span(own.get("t_star")), span(own.get("tau")), number(own.get("auroc")), gap, *refused))
         if row["told"]:
-            ways = ("home_v_home_t", "home_v_own_t", "own_v_own_t")
-            shown = [span(row["told"][way], percent=True) for way in ways]
-            random = between(row["told"]["random"], percent=True)
-            told.append((row["language"], f"{row['n']:,}", *shown, random, _percent(row["told"]["base"])))
+            ways = [span(row["told"][way], percent=True) for way in ("home_v_home_t", "home_v_own_t", "own_v_own_t")]
+            random_told = between(row["told"]["random"], percent=True)
+            told.append((name, n, *ways, random_told, text.share(row["told"]["base"])))
+    head = ("Language", "Cosine", "Random", "Shift of t*", "Random, middle half", "Shift of tau")
+    own_head = ("Language", "n", "t*", "tau", "AUROC, benign", "M", "Benign refused", "Harmful refused")
+    ways_head = ("Home v, home t*", "Home v, own t*", "Own v, own t*", "Random v, own t*", "Always the commoner")
     return (
+        Table(caption="Against the home language, on its axis", head=head, rows=tuple(shifts)),
         Table(
-            caption="Directions and lines",
-            head=(
-                "Language", "n", "Cosine with home", "Random", "Own t*", "Own tau", "Shift of t*, home axis",
-                "Shift, random (middle half)", "Shift of tau", "M", "Benign refused", "Harmful refused",
-            ),
+            caption="Each language on its own axis",
+            head=own_head,
             rows=tuple(lines),
             note="M: the best threshold for harm less t*; a dash where harm separates along the axis, so that it is "
             "not identified. It is no evidence by itself.",
         ),
-        Table(
-            caption="Refused and answered prompts told right",
-            head=(
-                "Language", "n", "Home v, home t*", "Home v, own t*", "Own v, own t*", "Random v, own t*",
-                "Always the commoner",
-            ),
-            rows=tuple(told),
-        ),
-    )  # fmt: skip
+        Table(caption="Refused and answered prompts told right", head=("Language", "n", *ways_head), rows=tuple(told)),
+    )
 
 
 def moved(pair: Record) -> Table:

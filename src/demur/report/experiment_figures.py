@@ -77,10 +77,11 @@ def group_map(record: Record) -> Picture | None:
             xs, ys = zip(*e1["points"][name], strict=True)
             axes.plot(xs, ys, marker, color=colour, markersize=3, alpha=0.35, linestyle="none", zorder=2)
             at = e1["groups"][name]
-            axes.errorbar(
-                [at["t"]], [at["pc"]], xerr=[[at["t"] - at["low"]], [at["high"] - at["t"]]], fmt=marker, color=colour,
-                markersize=9, markeredgecolor="white", markeredgewidth=1.2, elinewidth=2.2, capsize=3, zorder=5,
-                label=f"{label} (n {at['n']:,})",
+            axes.plot([at["low"], at["high"]], [at["pc"]] * 2, color="white", linewidth=4.5, zorder=4)
+            axes.plot([at["low"], at["high"]], [at["pc"]] * 2, color=colour, linewidth=2.4, zorder=5)
+            axes.plot(
+                [at["t"]], [at["pc"]], marker, color=colour, markersize=9, markeredgecolor="white", zorder=6,
+                markeredgewidth=1.2, label=f"{label} (n {at['n']:,})",
             )  # fmt: skip
         axes.set_xlabel("coordinate t: 0 harmless mean, 1 harmful mean")
         axes.set_ylabel("first component of the rest")
@@ -166,7 +167,7 @@ def sufficiency(record: Record) -> Picture | None:
         names = ["coordinate t", "words alone", "random directions"][: 2 + bool(random)]
         axes.set_yticks([-i for i in range(len(names))], names)
         axes.set_ylim(-len(names) + 0.5, 0.5)
-        axes.set_xlabel("AUROC, refused against answered benign prompts")
+        axes.set_xlabel("AUROC, benign: refused against answered")
         svg = drawing.svg(figure, "sufficiency", "AUROC of t, of the words alone, and of random directions.")
     caption = f"n {words['n']:,}. Words: character n-grams, out of fold. Bars: {INTERVALS}."
     if random:
