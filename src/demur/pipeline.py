@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 NEUTRAL_PROMPTS = 200
 """How many plain prompts the price is taken on."""
-FLIPPED = 150
+FLIPPED = 90
 """How many prompts the explanation flips by steering."""
 
 

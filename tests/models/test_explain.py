@@ -284,6 +284,10 @@ def test_one_prompt_is_explained_and_no_harmful_text_is_given():
     assert all("text" not in row for row in found["harmful"])
     assert all("bad" not in row["text"] for row in found["harmless"])
     assert len(found["tokens"]) == len(lm.encode(asked).ids)
+    rises = [t["rise"] for t in found["tokens"]]
+    assert sum(rises) == pytest.approx(found["tokens"][-1]["t"] - found["tokens"][0]["t"])
+    assert found["words"][0].startswith("Refused" if found["p_refuse"] > 0.5 else "Answered")
+    assert "of 20 random directions" in found["words"][-1]
     states = capture(lm, [e.prompt for e in rows], layers=(1,))[:, 0]
     marks = torch.tensor([e.label == "refusal" and e.prompt.kind == "harmful" for e in rows])
     plain = torch.tensor([e.label == "compliance" and e.prompt.kind == "plain" for e in rows])
@@ -315,6 +319,18 @@ def test_a_whole_explanation_of_a_tiny_model_before_and_after():
     assert side.on(side.axis) == pytest.approx([row["t_before"] for row in coordinates], abs=1e-4)
     page = boundary_page.one(record)
     assert [s.name for s in page.sections] == ["line", "E1", "E2", "E3", "E4"]
+
+
+def test_a_prompt_is_not_its_own_neighbour_and_the_contested_are_none():
+    lm = families.lm("llama")
+    rows = examples()
+    contested = Prompt(id="c", text="good bad odd", expected="contested", kind="borderline", source="t")
+    rows.append(Example(prompt=contested, split="fit", label="refusal"))
+    asked = rows[1].prompt
+    found = explain_prompt(lm, asked, rows, openers(lm, [e.prompt for e in rows]), layer=1)
+    near = [row["prompt_id"] for side in ("harmful", "harmless") for row in found[side]]
+    assert not {asked.id, "c"} & set(near)
+    assert len(near) == 10
 
 
 def test_layers_are_barred_with_reasons():

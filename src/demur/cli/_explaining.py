@@ -66,26 +66,46 @@ def side_by_side(comparison: dict[str, Any], page: Path) -> None:
 
 
 def show_prompt(found: dict[str, Any], folder: Path) -> None:
-    """Print the explanation of one prompt; harmful neighbours by id only."""
+    """Print the explanation of one prompt, in sentences first; harmful neighbours by id only."""
     out = console()
-    out.print(f"P(refuse) at the first token: {found['p_refuse']:.3f}", highlight=False)
+    for line in found["words"]:
+        out.print(line, highlight=False)
     rows = [
-        [str(at["layer"]), *(_two(at[name]) for name in ("t", "t_star", "d")), at["unusable"] or "yes"]
+        [str(at["layer"]), *(_two(at[name]) for name in ("t", "t_star", "tau", "d")), at["unusable"] or "yes"]
         for at in found["by_layer"]
     ]
-    table("Coordinate: 0 at the harmless mean, 1 at the harmful mean", ("layer", "t", "t*", "d", "usable"), rows)
-    rows = [[repr(t["token"]), f"{t['t']:.2f}", "" if t["instruction"] else "template"] for t in found["tokens"]]
-    table(f"Tokens at layer {found['layer']}", ("token", "t", ""), rows, right=(1,))
+    names = ("layer", "t", "t*", "tau", "d", "usable")
+    table("Coordinate: 0 at the harmless mean, 1 at the harmful mean", names, rows, right=range(5))
+    most = max((abs(t["rise"]) for t in found["tokens"]), default=0.0)
     rows = [
-        [f"{n['cosine']:.2f}", side, n["label"], n["prompt_id"], n.get("text", "")]
+        [
+            repr(t["token"]),
+            f"{t['t']:.2f}",
+            f"{t['rise']:+.2f}",
+            _bar(t["rise"], most),
+            "" if t["instruction"] else "template",
+        ]
+        for t in found["tokens"]
+    ]
+    title = f"Tokens at layer {found['layer']}: the coordinate as read so far, and what each token adds"
+    table(title, ("token", "t", "rise", "", ""), rows, right=(1, 2))
+    rows = [
+        [f"{n['cosine']:.2f}", side, n["label"], n["prompt_id"], n.get("text", "(not shown)")]
         for side in ("harmful", "harmless")
         for n in found[side]
     ]
-    table("Nearest prompts", ("cosine", "kind", "answered with", "id", "text"), rows, right=(0,))
-    strength = "no strength of the grid" if found["alpha"] is None else f"{found['alpha']:g} of the direction"
-    n, of = len(found["alpha_random"]), found["alpha_random_n"]
-    out.print(f"flipped by {strength}; {n} of {of} random directions of equal length flip it", highlight=False)
-    out.print(f"files: {folder}", highlight=False)
+    table(
+        f"Nearest prompts at layer {found['layer']}",
+        ("cosine", "kind", "model's answer", "id", "text"),
+        rows,
+        right=(0,),
+    )
+    out.print(f"file: {folder / 'prompt.json'}", highlight=False)
+
+
+def _bar(rise: float, most: float) -> str:
+    """Return a bar: + towards refusal, − away from it."""
+    return ("+" if rise > 0 else "−") * round(10 * abs(rise) / most) if most else ""
 
 
 def show_causes(record: dict[str, Any], folder: Path) -> None:

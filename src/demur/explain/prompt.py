@@ -47,8 +47,9 @@ def explain_prompt(
     Returns:
         JSON values: `p_refuse`; `by_layer` (t, t*, tau, d and why an axis is unusable); the nearest `harmful`
         examples (ids only) and `harmless` ones (with text), by cosine of states less the harmless mean; `tokens`
-        with the coordinate of each token's state; `alpha` (the smallest strength that flips the decision, None where
-        none of the grid does) and the same of random directions.
+        with the coordinate of each token's state, and its rise over the token before; `alpha` (the smallest strength
+        that flips the decision, None where none of the grid does) and the same of random directions; `words`, all
+        this in sentences.
 
     Raises:
         DataError: when no refused harmful or no answered plain prompts are among the examples.
@@ -77,7 +78,7 @@ def explain_prompt(
         "p_refuse": float(p_refuse(Screen(lm, [prompt]).logits(), openers)[0]),
         "by_layer": [_at(n, axes[n], own[n], theirs[:, n], refused, benign) for n in layers],
         "tokens": _tokens(lm, prompt, axes[layer], layer),
-        **_neighbours(own[layer], theirs[:, layer], axes[layer], labelled),
+        **_neighbours(prompt.text, own[layer], theirs[:, layer], axes[layer], labelled),
     }
     v = axes[layer].v.float()
     like = Direction(vectors=v[None], layers=(layer,), model=lm.ref, estimator="mean_difference")
@@ -86,7 +87,43 @@ def explain_prompt(
     found["alpha"] = ours if np.isfinite(ours) else None
     found["alpha_random"] = sorted(a for a in randoms if np.isfinite(a))
     found["alpha_random_n"], found["grid"] = len(randoms), list(GRID)
-    return found
+    return found | {"words": _in_words(found)}
+
+
+def _in_words(found: dict[str, Any]) -> list[str]:
+    """Say what the numbers say, in sentences."""
+    refused = found["p_refuse"] > 0.5
+    at = next(row for row in found["by_layer"] if row["layer"] == found["layer"])
+    said = [f"{'Refused' if refused else 'Answered'} by the first token: P(refuse) is {found['p_refuse']:.3f}."]
+    place = f"At layer {at['layer']} its coordinate is {at['t']:.2f}"
+    if at["unusable"]:
+        said.append(f"{place}; no line is usable there: {at['unusable']}.")
+    else:
+        side = "above" if at["d"] > 0 else "below"
+        zone = "inside" if abs(at["d"]) <= 1 else "outside"
+        said.append(
+            f"{place}, {side} the line at {at['t_star']:.2f} and {zone} the zone of ± {at['tau']:.2f} around it, where "
+            f"P(refuse) lies between 10 and 90 % (d = {at['d']:+.2f})."
+        )
+        if (at["d"] > 0) != refused:
+            said.append("Line and model disagree about this prompt: the coordinate does not explain the decision.")
+    nearest = {side: found[side][0]["cosine"] for side in ("harmful", "harmless") if found[side]}
+    if len(nearest) == 2:
+        side = max(nearest, key=lambda name: nearest[name])
+        said.append(
+            f"Its nearest prompt is {side} (cosine {nearest[side]:.2f}; the other side's {min(nearest.values()):.2f})."
+        )
+    way = "away from" if refused else "towards"
+    flip = (
+        f"No strength up to {GRID[-1]:g} flips it"
+        if found["alpha"] is None
+        else f"Steering by {found['alpha']:g} flips it"
+    )
+    random, of = found["alpha_random"], found["alpha_random_n"]
+    control = f"{len(random)} of {of} random directions of equal length flip it"
+    if random:
+        control += f", at {random[0]:g} or more"
+    return [*said, f"{flip} ({way} refusal, in gaps between the two means); {control}."]
 
 
 def _at(layer: int, axis: Axis, own: torch.Tensor, theirs: torch.Tensor, refused: Any, benign: Any) -> dict[str, Any]:
@@ -103,14 +140,16 @@ def _at(layer: int, axis: Axis, own: torch.Tensor, theirs: torch.Tensor, refused
     }
 
 
-def _neighbours(own: torch.Tensor, theirs: torch.Tensor, axis: Axis, examples: Sequence[Example]) -> dict[str, Any]:
+def _neighbours(
+    text: str, own: torch.Tensor, theirs: torch.Tensor, axis: Axis, examples: Sequence[Example]
+) -> dict[str, Any]:
     shifted = theirs.double() - axis.mu_minus
     near = torch.nn.functional.cosine_similarity(shifted, (own.double() - axis.mu_minus)[None], dim=-1)
     made: dict[str, Any] = {"harmful": [], "harmless": []}
     for i in torch.argsort(near, descending=True).tolist():
         example = examples[i]
-        side = "harmful" if example.prompt.expected == "refuse" else "harmless"
-        if len(made[side]) < NEIGHBOURS:
+        side = {"refuse": "harmful", "comply": "harmless"}.get(example.prompt.expected or "")
+        if side and example.prompt.text != text and len(made[side]) < NEIGHBOURS:
             row = {"prompt_id": example.prompt.id, "cosine": float(near[i]), "label": example.label}
             made[side].append(row if side == "harmful" else {**row, "text": example.prompt.text})
     return made
@@ -122,7 +161,8 @@ def _tokens(lm: LM, prompt: Prompt, axis: Axis, layer: int) -> list[dict[str, An
     states = capture(lm, [prompt], layers=(layer,), points=POINT, positions="prompt")
     t = axis.coordinate(states[:, 0])
     texts = [str(lm.tokenizer.decode([i])) for i in encoded.ids[: encoded.prompt]]
+    rises = np.diff(t, prepend=t[:1])
     return [
-        {"token": text, "t": float(value), "instruction": place < encoded.instruction}
-        for place, (text, value) in enumerate(zip(texts, t, strict=True))
+        {"token": text, "t": float(value), "rise": float(rise), "instruction": place < encoded.instruction}
+        for place, (text, value, rise) in enumerate(zip(texts, t, rises, strict=True))
     ]
