@@ -36,6 +36,7 @@ def _boundary(group: typer.Typer) -> None:
         judge: list[str] = typer.Option([], help="Judges of the answers [default: the cards']."),
         layer: int | None = typer.Option(None, help="Layer of all experiments [default: by the rules, on the first]."),
         flips: int = typer.Option(600, min=3, help="Prompts whose decision is flipped by steering, the dearest part."),
+        compare_only: bool = typer.Option(False, help="Several models: compare them, and leave E1 to E4 out."),
         out: Path | None = typer.Option(None, help="Folder [default: runs/explain-MODEL]."),
         as_json: bool = typer.Option(
             False, "--json", help="Print the explanation as JSON; for several sides, all of them and the comparison."
@@ -52,7 +53,14 @@ def _boundary(group: typer.Typer) -> None:
         settings = Settings(layer=layer, flipped=flips, controlled=max(3, flips // 5))
         with progress(quiet=as_json) as tell:
             records, comparison = boundaries(
-                asked, benchmarks=benchmark, fit=fit_on, judges=judge, settings=settings, out=folder, progress=tell
+                asked,
+                benchmarks=benchmark,
+                fit=fit_on,
+                judges=judge,
+                settings=settings,
+                compared_only=compare_only and len(asked) > 1,
+                out=folder,
+                progress=tell,
             )
         for record in records:
             place = Path(record["folder"])

@@ -98,6 +98,7 @@ def boundaries(
     fit: Sequence[str],
     judges: Sequence[str] = (),
     settings: Experiments | None = None,
+    compared_only: bool = False,
     out: Path,
     progress: Progress = lambda stage, done, total: None,
 ) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
@@ -112,6 +113,7 @@ def boundaries(
         fit: other prompts, which axes and openers come from.
         judges: of the answers; none means the cards' own.
         settings: layer of all sides, seed, and how many prompts are flipped.
+        compared_only: leave the experiments out, which take most of the time; the records are then empty.
         out: folder.
         progress: told of every stage.
 
@@ -132,7 +134,15 @@ def boundaries(
         shared = sides[0].layer if sides and sides[0].layer < lm.n_layers else None
         own = replace(how, layer=shared if how.layer is None else how.layer)
         tell = _named(progress, name if len(asked) > 1 else "")
-        record, side = _boundary(lm, one, benchmarks, fit, judges, own, folder, tell)
+        with lock(folder):
+            runs = _answered(one, benchmarks, fit, judges, folder, tell)
+            with attach(lm, load_intervention(one.intervention)) if one.intervention else nullcontext():
+                if compared_only:
+                    sides.append(replace(_side(lm, *runs, own.layer), label=name))
+                    continue
+                record, rows, side = boundary(lm, *runs, settings=own, tell=tell)
+            write_rows(folder / "coordinates.jsonl", rows)
+            write_json(folder / "explain.json", record)
         records.append({**record, "label": name, "folder": str(folder)})
         sides.append(replace(side, label=name))
     if len(sides) < 2:
@@ -157,36 +167,38 @@ def labels(asked: Sequence[Asked]) -> list[str]:
     return [name if made.count(name) == 1 else f"{name} ({i + 1})" for i, name in enumerate(made)]
 
 
-def _boundary(
-    lm: LM,
-    one: Asked,
-    benchmarks: Sequence[str],
-    fit: Sequence[str],
-    judges: Sequence[str],
-    settings: Experiments,
-    out: Path,
-    tell: Progress,
-) -> tuple[dict[str, Any], Side]:
-    def answered(parts: Sequence[str], name: str) -> LoadedRun:
+def _answered(
+    one: Asked, benchmarks: Sequence[str], fit: Sequence[str], judges: Sequence[str], out: Path, tell: Progress
+) -> tuple[LoadedRun, LoadedRun]:
+    """Return the runs on what is explained and on what is fitted on, which must not share prompts."""
+
+    def run(parts: Sequence[str], name: str) -> LoadedRun:
         what = measurement(
             model=one.model, benchmarks=parts, judges=judges, sampling=Sampling(), intervention=one.intervention
         )
         return measure(what, out / name, progress=_named(tell, name), cache=opened())
 
-    with lock(out):
-        seen, fitted = answered(benchmarks, "before"), answered(fit, "fit")
-        shared = {p.text for p in seen.prompts} & {p.text for p in fitted.prompts}
-        if shared:
-            raise ConfigError(
-                f"{len(shared)} prompts stand both in what is explained and in --fit; directions must come from "
-                "other prompts than those they explain. Choose another --fit."
-            )
-        leaks.check({"fit": fitted.prompts, "test": seen.prompts}, out)
-        with attach(lm, load_intervention(one.intervention)) if one.intervention else nullcontext():
-            record, rows, side = boundary(lm, seen, fitted, settings=settings, tell=tell)
-        write_rows(out / "coordinates.jsonl", rows)
-        write_json(out / "explain.json", record)
-    return record, side
+    seen, fitted = run(benchmarks, "before"), run(fit, "fit")
+    shared = {p.text for p in seen.prompts} & {p.text for p in fitted.prompts}
+    if shared:
+        raise ConfigError(
+            f"{len(shared)} prompts stand both in what is explained and in --fit; directions must come from "
+            "other prompts than those they explain. Choose another --fit."
+        )
+    leaks.check({"fit": fitted.prompts, "test": seen.prompts}, out)
+    return seen, fitted
+
+
+def _side(lm: LM, seen: LoadedRun, fitted: LoadedRun, layer: int | None) -> Side:
+    """Return what a comparison needs of one model, at a layer or at the one whose axis tells benign refusals best."""
+    rows = examples(fitted, "fit")
+    at = _clearest(lm, rows) if layer is None else layer
+    contrast = Contrast.of(lm, FitData(examples=tuple(rows)), layers=(at,))
+    axis = Axis.between(contrast.at(at, "refused_harmful"), contrast.at(at, "answered_plain"))
+    labels = refusal_labels(seen)
+    states = captured(lm, list(seen.prompts), layers=(at,), points=(POINT,), positions="last_prompt")
+    observed = Observed(prompts=seen.prompts, labels=[labels[p.id] for p in seen.prompts])
+    return Side.of(lm.ref.id, at, axis, states[:, 0], observed)
 
 
 def held_out(rows: Sequence[Example], each: int) -> list[Example]:

@@ -126,10 +126,11 @@ def several(comparison: Record, records: Sequence[Record]) -> Page:
             title="Does one model's axis serve another?",
             tables=[boundary_tables.transfer(comparison["transfer"])],
         ),
-        Section(name="findings", title="What each experiment found", tables=[_verdicts(records)]),
     ]
+    if records:
+        sections.append(Section(name="findings", title="What each experiment found", tables=[_verdicts(records)]))
     lede = f"{len(comparison['sides'])} sides on the same prompts, the others compared with {comparison['sides'][0]}."
-    organism = all(r["model"].split(":")[0] == "organism" for r in records)
+    organism = all(name.split("-")[0].split(" ")[0] == "organism" for name in comparison["sides"])
     return Page(title=" · ".join(comparison["sides"]), lede=lede, organism=organism, sections=sections)
 
 
