@@ -163,6 +163,7 @@ def test_each_claim_is_judged_by_its_interval():
         (("e3", "words", "low"), -0.1, "E3 words", "not shown"),
         (("e4", 0, "cosine"), point(0.1), "E4 de", "contradicts"),
         (("e4", 0, "shift", "t_star"), point(0.01), "E4 de", "not shown"),
+        (("e4", 0, "shift_random"), [0.3, None], "E4 de", "not shown"),
         (("e4", 0, "cosine"), None, "E4 de", "not shown"),
     ],
 )

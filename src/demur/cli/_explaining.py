@@ -87,7 +87,7 @@ def show_prompt(found: dict[str, Any], folder: Path) -> None:
         ]
         for t in found["tokens"]
     ]
-    title = f"Tokens at layer {found['layer']}: the coordinate as read so far, and what each token adds"
+    title = f"Tokens at layer {found['layer']}: the coordinate as read so far; the axis is that of the last token"
     table(title, ("token", "t", "rise", "", ""), rows, right=(1, 2))
     rows = [
         [f"{n['cosine']:.2f}", side, n["label"], n["prompt_id"], n.get("text", "(not shown)")]

@@ -164,13 +164,17 @@ def _languages(rows: Sequence[Record]) -> list[dict[str, str]]:
             f"home axis t* shifts by {shifts[0]} and tau by {shifts[1]} (n {row['n']}, {row['groups']} groups)."
         )
         aligned = cosine["low"] is not None and cosine["low"] > random
-        moved = any(_away(shift[part]) for part in ("t_star", "tau"))
-        if aligned and moved:
+        by_chance = max((abs(x) for x in row["shift_random"] if x is not None), default=0.0)
+        found += f" Along random directions t* shifts by up to {by_chance:.2f}."
+        moved = _away(shift["t_star"]) and abs(shift["t_star"]["value"]) > by_chance
+        if aligned and (moved or _away(shift["tau"])):
             made.append(_finding(name, title, found, SUPPORTS, "aligned beyond random, and the line differs"))
         elif not aligned and cosine["high"] is not None and cosine["high"] <= random:
             made.append(_finding(name, title, found, CONTRADICTS, "no more aligned than a random direction"))
         else:
-            why = "no shift beyond its interval" if aligned else "alignment beyond random is not shown"
+            why = (
+                "no shift beyond its interval and beyond chance" if aligned else "alignment beyond random is not shown"
+            )
             made.append(_finding(name, title, found, NOT_SHOWN, why))
     return made
 
