@@ -284,8 +284,8 @@ def test_one_prompt_is_explained_and_no_harmful_text_is_given():
     assert all("text" not in row for row in found["harmful"])
     assert all("bad" not in row["text"] for row in found["harmless"])
     assert len(found["tokens"]) == len(lm.encode(asked).ids)
-    rises = [t["rise"] for t in found["tokens"]]
-    assert sum(rises) == pytest.approx(found["tokens"][-1]["t"] - found["tokens"][0]["t"])
+    usual = [e.prompt for e in rows if e.label == "compliance" and e.prompt.kind == "plain"]
+    known = torch.cat([capture(lm, [p], layers=(1,), positions="prompt")[: lm.encode(p).instruction, 0] for p in usual])
     assert found["words"][0].startswith("Refused" if found["p_refuse"] > 0.5 else "Answered")
     assert "of 20 random directions" in found["words"][-1]
     states = capture(lm, [e.prompt for e in rows], layers=(1,))[:, 0]
@@ -293,6 +293,10 @@ def test_one_prompt_is_explained_and_no_harmful_text_is_given():
     plain = torch.tensor([e.label == "compliance" and e.prompt.kind == "plain" for e in rows])
     axis = Axis.between(states[marks], states[plain])
     own = capture(lm, [asked], layers=(1,))[:, 0]
+    of = axis.coordinate(known)
+    first = found["tokens"][0]
+    assert first["z"] == pytest.approx((first["t"] - of.mean()) / of.std(), rel=1e-3)
+    assert [t["z"] is None for t in found["tokens"]] == [not t["instruction"] for t in found["tokens"]]
     assert found["by_layer"][1]["t"] == pytest.approx(axis.coordinate(own)[0], rel=1e-4)
     (alone,) = flips(lm, [asked], axis.v.float(), words, layer=1)
     assert found["alpha"] == (alone.alpha[0] if np.isfinite(alone.alpha[0]) else None)

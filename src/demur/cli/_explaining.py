@@ -76,19 +76,12 @@ def show_prompt(found: dict[str, Any], folder: Path) -> None:
     ]
     names = ("layer", "t", "t*", "tau", "d", "usable")
     table("Coordinate: 0 at the harmless mean, 1 at the harmful mean", names, rows, right=range(5))
-    most = max((abs(t["rise"]) for t in found["tokens"]), default=0.0)
     rows = [
-        [
-            repr(t["token"]),
-            f"{t['t']:.2f}",
-            f"{t['rise']:+.2f}",
-            _bar(t["rise"], most),
-            "" if t["instruction"] else "template",
-        ]
+        [repr(t["token"]), f"{t['t']:.2f}", *(("", "template") if t["z"] is None else (f"{t['z']:+.1f}", _bar(t["z"])))]
         for t in found["tokens"]
     ]
-    title = f"Tokens at layer {found['layer']}: the coordinate as read so far; the axis is that of the last token"
-    table(title, ("token", "t", "rise", "", ""), rows, right=(1, 2))
+    title = f"Tokens at layer {found['layer']}, against the tokens of answered prompts (z, in standard deviations)"
+    table(title, ("token", "t", "z", ""), rows, right=(1, 2))
     rows = [
         [f"{n['cosine']:.2f}", side, n["label"], n["prompt_id"], n.get("text", "(not shown)")]
         for side in ("harmful", "harmless")
@@ -103,9 +96,9 @@ def show_prompt(found: dict[str, Any], folder: Path) -> None:
     out.print(f"file: {folder / 'prompt.json'}", highlight=False)
 
 
-def _bar(rise: float, most: float) -> str:
-    """Return a bar: + towards refusal, − away from it."""
-    return ("+" if rise > 0 else "−") * round(10 * abs(rise) / most) if most else ""
+def _bar(z: float) -> str:
+    """Return a mark per standard deviation: + towards refusal, − away from it."""
+    return ("+" if z > 0 else "−") * min(10, round(abs(z)))
 
 
 def show_causes(record: dict[str, Any], folder: Path) -> None:

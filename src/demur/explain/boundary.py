@@ -79,7 +79,7 @@ def explain(
     calibration = calibrate(t[seen.read], side.seen.refused, side.seen.benign)
     sweep, control = _alpha_sweep(lm, contrast, seen, openers, chosen, how.seed)
     tell("explain", 2, 4)
-    record = {
+    record: dict[str, Any] = {
         "model": lm.ref.id,
         "layers": list(contrast.layers),
         "point": POINT,

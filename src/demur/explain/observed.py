@@ -57,7 +57,7 @@ class Observed:
 
     def where(self, flags: Flags) -> Observed:
         """Return the prompts that are flagged."""
-        rows = np.flatnonzero(flags)
+        rows = np.flatnonzero(flags).tolist()
         return Observed(prompts=[self.prompts[i] for i in rows], labels=[self.labels[i] for i in rows])
 
     def sorts(self) -> dict[str, Flags]:

@@ -12,6 +12,7 @@ from demur.boundary import Axis, calibrate
 from demur.causal import GRID, flips
 from demur.directions import Direction, random_like
 from demur.errors import DataError
+from demur.explain.observed import spread
 from demur.methods._contrast import POINT
 from demur.readout import REFUSALS, Openers, p_refuse
 from demur.residuals import capture
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 NEIGHBOURS = 5
 RANDOM_DIRECTIONS = 20
+TYPICAL = 40
+"""Answered plain prompts that tokens are held against."""
 
 
 def explain_prompt(
@@ -47,9 +50,9 @@ def explain_prompt(
     Returns:
         JSON values: `p_refuse`; `by_layer` (t, t*, tau, d and why an axis is unusable); the nearest `harmful`
         examples (ids only) and `harmless` ones (with text), by cosine of states less the harmless mean; `tokens`
-        with the coordinate of each token's state, and its rise over the token before; `alpha` (the smallest strength
-        that flips the decision, None where none of the grid does) and the same of random directions; `words`, all
-        this in sentences.
+        with the coordinate of each token's state, and how far it lies from those of answered prompts; `alpha` (the
+        smallest strength that flips the decision, None where none of the grid does) and the same of random directions;
+        `words`, all this in sentences.
 
     Raises:
         DataError: when no refused harmful or no answered plain prompts are among the examples.
@@ -77,7 +80,7 @@ def explain_prompt(
         "layer": layer,
         "p_refuse": float(p_refuse(Screen(lm, [prompt]).logits(), openers)[0]),
         "by_layer": [_at(n, axes[n], own[n], theirs[:, n], refused, benign) for n in layers],
-        "tokens": _tokens(lm, prompt, axes[layer], layer),
+        "tokens": _tokens(lm, prompt, axes[layer], layer, _typical(prompt, labelled)),
         **_neighbours(prompt.text, own[layer], theirs[:, layer], axes[layer], labelled),
     }
     v = axes[layer].v.float()
@@ -155,14 +158,31 @@ def _neighbours(
     return made
 
 
-def _tokens(lm: LM, prompt: Prompt, axis: Axis, layer: int) -> list[dict[str, Any]]:
-    """Return the coordinate of every token's state; template tokens included, since the decision is read there."""
-    (encoded,) = lm.encode_all([prompt])
-    states = capture(lm, [prompt], layers=(layer,), points=POINT, positions="prompt")
-    t = axis.coordinate(states[:, 0])
-    texts = [str(lm.tokenizer.decode([i])) for i in encoded.ids[: encoded.prompt]]
-    rises = np.diff(t, prepend=t[:1])
-    return [
-        {"token": text, "t": float(value), "rise": float(rise), "instruction": place < encoded.instruction}
-        for place, (text, value, rise) in enumerate(zip(texts, t, rises, strict=True))
-    ]
+def _tokens(lm: LM, prompt: Prompt, axis: Axis, layer: int, typical: Sequence[Prompt]) -> list[dict[str, Any]]:
+    """Return the coordinate of every token's state; template tokens included, since the decision is read there.
+
+    The axis is that of the last token, so a token's own value means little: `z` sets it against the instruction tokens
+    of prompts that are answered, in their standard deviations (None for template tokens).
+    """
+    encoded = lm.encode_all([prompt, *typical])
+    t = axis.coordinate(capture(lm, [prompt, *typical], layers=(layer,), points=POINT, positions="prompt")[:, 0])
+    own, usual, start = encoded[0], [], encoded[0].prompt
+    for other in encoded[1:]:
+        usual.append(t[start : start + other.instruction])
+        start += other.prompt
+    known = np.concatenate(usual)
+    texts = [str(lm.tokenizer.decode([i])) for i in own.ids[: own.prompt]]
+    rows = []
+    for place, (text, value) in enumerate(zip(texts, t[: own.prompt], strict=True)):
+        inside = place < own.instruction
+        z = (value - known.mean()) / (known.std() or 1.0)
+        rows.append({"token": text, "t": float(value), "z": float(z) if inside else None, "instruction": inside})
+    return rows
+
+
+def _typical(prompt: Prompt, examples: Sequence[Example]) -> list[Prompt]:
+    """Return some answered plain prompts, of the prompt's language where there are enough."""
+    plain = [e.prompt for e in examples if (e.prompt.kind, e.label) == ("plain", "compliance")]
+    same = [p for p in plain if p.language == prompt.language]
+    chosen = same if len(same) >= TYPICAL // 4 else plain
+    return [chosen[i] for i in spread(list(range(len(chosen))), TYPICAL)]
