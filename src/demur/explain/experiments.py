@@ -131,6 +131,8 @@ def e2_flips(
     if lm.plan_of(None).gates:
         return record | {"unmeasured": "an intervention with a gate is attached; flips cannot be searched"}, [], None
     chosen = _even([np.flatnonzero(own).tolist() for own in marks.values()], settings.flipped)
+    if not chosen:
+        return record | {"unmeasured": "no prompt was refused or answered"}, [], None
     (found,) = flips(lm, [seen.prompts[i] for i in chosen], axis.v.float(), openers, layer=layer)
     names = np.array(seen.groups)[chosen]
     for name, own in marks.items():

@@ -54,6 +54,8 @@ def _map(e1: Record, line: Record) -> dict[str, str]:
     own, answered = e1["groups"]["benign_refused"], e1["groups"]["benign_answered"]
     if not own["n"] or line["t_star"] is None:
         return _finding("E1", claim, "No refused benign prompts, or no t*.", NOT_SHOWN, "nothing to place")
+    if line["unusable"]:
+        return _finding("E1", claim, "There is no line to lie around.", NOT_SHOWN, line["unusable"])
     found = f"Refused benign prompts: mean t {own['t']:.2f} {_span(own)} (n {own['n']}, {own['groups']} groups)"
     if answered["n"]:
         found += f"; answered benign ones {answered['t']:.2f} (n {answered['n']})"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from demur.boundary import Axis, calibrate
@@ -166,13 +167,14 @@ def _tokens(lm: LM, prompt: Prompt, axis: Axis, layer: int, typical: Sequence[Pr
     """
     encoded = lm.encode_all([prompt, *typical])
     t = axis.coordinate(capture(lm, [prompt, *typical], layers=(layer,), points=POINT, positions="prompt")[:, 0])
-    own, usual, start = encoded[0], [], encoded[0].prompt
+    own, start = encoded[0], encoded[0].prompt
+    usual: list[npt.NDArray[np.float64]] = []
     for other in encoded[1:]:
         usual.append(t[start : start + other.instruction])
         start += other.prompt
     known = np.concatenate(usual)
     texts = [str(lm.tokenizer.decode([i])) for i in own.ids[: own.prompt]]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for place, (text, value) in enumerate(zip(texts, t[: own.prompt], strict=True)):
         inside = place < own.instruction
         z = (value - known.mean()) / (known.std() or 1.0)
