@@ -199,17 +199,31 @@ def weighted_auroc(score: Array, label: npt.NDArray[np.bool_], weights: Array) -
 
 
 def reliability(
-    t: Array, refused: npt.NDArray[np.bool_], fit: Calibration, *, bins: int = 10
+    t: Array,
+    refused: npt.NDArray[np.bool_],
+    fit: Calibration,
+    *,
+    groups: Sequence[Hashable] | None = None,
+    bins: int = 10,
 ) -> list[dict[str, float]]:
-    """Return the calibration's reliability curve: mean predicted P(refuse), share refused and n, in bins of equal n."""
+    """Return the calibration's reliability curve: mean predicted P(refuse), share refused and n, in bins of equal n.
+
+    With `groups`, each bin also has `low` and `high`, the 95 % interval of the share that resamples them.
+    """
     if not math.isfinite(fit.t_star):
         return []
     p = 1 / (1 + np.exp(-np.clip(fit.w * (t - fit.t_star), -30, 30)))
-    parts = [part for part in np.array_split(np.argsort(p, kind="stable"), bins) if len(part)]
-    return [
-        {"predicted": float(p[own].mean()), "refused": float(refused[own].mean()), "n": float(len(own))}
-        for own in parts
-    ]
+    rows = []
+    for own in np.array_split(np.argsort(p, kind="stable"), bins):
+        if not len(own):
+            continue
+        row = {"predicted": float(p[own].mean()), "refused": float(refused[own].mean()), "n": float(len(own))}
+        if groups is not None:
+            clusters = [groups[i] for i in own]
+            low, high = stats.group_bootstrap(refused[own], np.ones(len(own)), clusters, n_boot=500)
+            row |= {"low": low, "high": high}
+        rows.append(row)
+    return rows
 
 
 def _interval(values: Array) -> stats.Interval | None:

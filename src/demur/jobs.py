@@ -1,4 +1,4 @@
-"""The smaller jobs: fit one method, explain one model."""
+"""The job behind `demur fit`: fit one method."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from demur import leaks
 from demur.assemble import measurement, spec
 from demur.cache import opened
 from demur.errors import ConfigError
-from demur.explain.jobs import boundary
-from demur.files import lock, read_rows, write_json, write_rows
+from demur.files import lock, read_rows
 from demur.fitting import examples
 from demur.generators.local import Local
 from demur.lm import LM
@@ -77,40 +76,6 @@ def fit_method(
         if rank == 0:
             fitted.save(out / "intervention")
     return out / "intervention", fitted.describe()
-
-
-def explain_model(
-    *,
-    model: str,
-    benchmarks: Sequence[str],
-    fit: Sequence[str],
-    judges: Sequence[str],
-    layer: int | None,
-    out: Path,
-    progress: Progress,
-) -> dict[str, Any]:
-    """Explain the refusal boundary of one model; writes `before/`, `fit/`, explain.json and coordinates.jsonl.
-
-    Raises:
-        ConfigError: for a layer out of range, or prompts that are both fitted on and explained.
-    """
-    lm = _load(model)
-    if layer is not None:
-        check_layers(lm, (layer,))
-    with lock(out):
-        seen = _answered(model, benchmarks, judges, out / "before", progress)
-        fitted = _answered(model, fit, judges, out / "fit", progress)
-        shared = {p.text for p in seen.prompts} & {p.text for p in fitted.prompts}
-        if shared:
-            raise ConfigError(
-                f"{len(shared)} prompts stand both in what is explained and in --fit; directions must come from "
-                "other prompts than those they explain. Choose another --fit."
-            )
-        leaks.check({"fit": fitted.prompts, "test": seen.prompts}, out)
-        record, rows = boundary(lm, seen, fitted, layer=layer, tell=progress)
-        write_rows(out / "coordinates.jsonl", rows)
-        write_json(out / "explain.json", record)
-    return record
 
 
 def _judge(judges: Sequence[str], rows: Sequence[Example]) -> Judge:

@@ -20,7 +20,9 @@ from demur.assemble import build_benchmarks, build_judges
 from demur.cache import opened
 from demur.decoding import decode
 from demur.errors import ConfigError
-from demur.explain.boundary import Observed, explain, spread
+from demur.explain.boundary import explain
+from demur.explain.experiments import Settings
+from demur.explain.observed import Observed, spread
 from demur.files import fingerprint, lock, read_json, write_json, write_rows, write_text
 from demur.fitting import examples, outcomes, refusal_labels
 from demur.interventions import load as load_intervention
@@ -35,7 +37,7 @@ from demur.recipes import Recipe, recipe_toml
 from demur.records import LoadedRun
 from demur.residuals import capture
 from demur.select import Candidate, Judged, Screened, candidates, choose, correctness_kept, front, screen, shortlist
-from demur.types import ATTACK, FitData, Generator, Metric, Part, Prompt, Response, Sampling, to_json
+from demur.types import ATTACK, Example, FitData, Generator, Metric, Part, Prompt, Response, Sampling, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
 
 NEUTRAL_PROMPTS = 200
 """How many plain prompts the price is taken on."""
+FLIPPED = 90
+"""How many prompts the explanation flips by steering."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +115,8 @@ class Job:
     lm: LM
     tell: Progress
     _contrast: Contrast | None = field(default=None, init=False)
+    _examples: tuple[Example, ...] = field(default=(), init=False)
+    """What the contrast was made from, in its order."""
 
     def measured(
         self,
@@ -142,8 +148,8 @@ class Job:
         dev = self.measured("validation", settings.validation)
         openers = find_openers(self.lm, fit.responses, fit.verdicts)
         if self._contrast is None:
-            data = FitData(examples=(*examples(fit, "fit"), *examples(dev, "dev")))
-            self._contrast = Contrast.of(self.lm, data)
+            self._examples = (*examples(fit, "fit"), *examples(dev, "dev"))
+            self._contrast = Contrast.of(self.lm, FitData(examples=self._examples))
         return self._contrast, openers, dev
 
     def selected(self) -> tuple[str | None, str]:
@@ -223,14 +229,13 @@ class Job:
         labels = refusal_labels(before)
         prompts = [p for p in before.prompts if not p.category.startswith(ATTACK)]
         later = refusal_labels(after) if after else None
-        record, rows = explain(
-            self.lm,
+        record, rows, _ = explain(
             contrast,
+            self._examples,
             Observed(prompts=prompts, labels=[labels[p.id] for p in prompts]),
             openers,
-            layer=self._chosen_layer(),
+            Settings(layer=self._chosen_layer(), seed=self.recipe.seed, flipped=FLIPPED, controlled=FLIPPED // 5),
             after=(intervention, [later[p.id] for p in prompts]) if intervention and later else None,
-            seed=self.recipe.seed,
             tell=self.tell,
         )
         write_rows(self.out / "coordinates.jsonl", rows)

@@ -10,15 +10,22 @@ from demur.causal import flips
 from demur.decoding import first_token_logits
 from demur.directions import Direction
 from demur.distances import DISTANCES, Fitted, compare, distance
-from demur.explain.boundary import Observed
-from demur.explain.experiments import e1_map, e3_sufficiency, e4_languages
+from demur.explain.boundary import explain
+from demur.explain.comparison import Side, moved, side_by_side, transfer
+from demur.explain.controls import random_axes
+from demur.explain.experiments import Settings, e1_map, e3_sufficiency
 from demur.explain.inside import OpenModel, instruction_states
-from demur.explain.jobs import held_out
+from demur.explain.jobs import Asked, held_out, labels
+from demur.explain.languages import Spoken, e4_languages
+from demur.explain.observed import Observed
 from demur.explain.prompt import explain_prompt
+from demur.interventions.steer import Steer
 from demur.layers import choose_layer
+from demur.methods._contrast import Contrast
 from demur.readout import Openers
+from demur.report import boundary_page
 from demur.residuals import capture
-from demur.types import Example, Prompt
+from demur.types import Example, FitData, Prompt
 from tests.models import families
 
 pytestmark = pytest.mark.torch
@@ -75,9 +82,46 @@ def test_distances_are_compared_by_rank_and_what_never_flips_is_farthest():
 def test_map_puts_the_groups_where_they_were_planted():
     fitted, states, seen, _, _ = planted()
     axis = fitted.axis
+    found = e1_map(axis.coordinate(states), states, axis, seen, randoms=random_axes(axis))
+    groups = found["groups"]
+    assert groups["benign_answered"]["t"] < 0.4 < 0.6 < groups["benign_refused"]["t"]
+    assert groups["benign_refused"]["low"] < groups["benign_refused"]["t"] < groups["benign_refused"]["high"]
+    overlap = {(row["high"], row["low_group"]): row for row in found["overlap"]}
+    row = overlap["benign_refused", "benign_answered"]
+    assert row["auroc"]["low"] < row["auroc"]["value"] < row["auroc"]["high"]
+    assert row["auroc"]["value"] > np.median(row["random"])
+    assert len(row["random"]) == len(groups["benign_refused"]["random"]) == 20
+
+
+def test_the_component_of_the_map_is_the_first_of_what_the_axis_leaves():
+    rng = np.random.default_rng(3)
+    fitted, _, seen, _, _ = planted()
+    states = torch.tensor(rng.normal(0, 1, (600, 6)) * np.array([1, 5, 1, 1, 1, 1.0]))
+    axis = fitted.axis
     found = e1_map(axis.coordinate(states), states, axis, seen)
-    assert found["benign_answered"]["t"] < 0.4 < 0.6 < found["benign_refused"]["t"]
-    assert found["benign_refused"]["low"] < found["benign_refused"]["t"] < found["benign_refused"]["high"]
+    unit = (axis.v / axis.v.norm()).numpy()
+    rest = states.numpy() - states.numpy().mean(0)
+    rest -= np.outer(rest @ unit, unit)
+    second = rest @ np.linalg.svd(rest, full_matrices=False)[2][0]
+    own = seen.sorts()["benign_refused"]
+    assert abs(found["groups"]["benign_refused"]["pc"]) == pytest.approx(abs(second[own].mean()), abs=1e-9)
+
+
+def test_what_was_neither_refused_nor_answered_is_in_no_group():
+    _, _, seen, _, _ = planted(4)
+    odd = Observed(prompts=seen.prompts, labels=["refusal", None, "gibberish", "compliance"])
+    assert odd.read.tolist() == [True, False, False, True]
+    assert not any(own[1] or own[2] for own in odd.sorts().values())
+    assert [p.id for p in odd.where(odd.read).prompts] == ["0", "3"]
+
+
+def test_random_axes_have_the_norm_and_the_origin_of_the_fitted_one():
+    axis = planted(50)[0].axis
+    made = random_axes(axis, 30)
+    for other in made:
+        assert float(other.v.norm()) == pytest.approx(float(axis.v.norm()))
+        torch.testing.assert_close(other.mu_minus, axis.mu_minus)
+    assert len({float(other.v[0]) for other in made}) == 30
 
 
 @pytest.mark.parametrize(("matters", "mediated"), [(0.0, True), (6.0, False)])
@@ -89,14 +133,95 @@ def test_sufficiency_finds_whether_harm_acts_beside_the_coordinate(matters, medi
     assert found["mixtures"]["all"]["t_star"] == pytest.approx(0.5, abs=0.05)
 
 
+def spoken(fitted):
+    return Spoken(
+        fitted=fitted,
+        harmful=[f"g{i}" for i in range(len(fitted.harmful))],
+        harmless=[f"h{i}" for i in range(len(fitted.harmless))],
+    )
+
+
 def test_languages_compare_directions_and_apply_the_home_threshold():
     fitted, states, seen, _, _ = planted()
     turned = Fitted(harmful=fitted.harmful.flip(1), harmless=fitted.harmless.flip(1))
-    rows = {row["language"]: row for row in e4_languages(states, seen, {"en": fitted, "de": turned})}
-    assert rows["en"]["cosine"] == pytest.approx(1)
-    assert abs(rows["de"]["cosine"]) < 0.2
+    rows = {row["language"]: row for row in e4_languages(states, seen, {"en": spoken(fitted), "de": spoken(turned)})}
+    assert rows["en"]["cosine"]["value"] == pytest.approx(1)
+    assert rows["de"]["cosine"]["low"] <= rows["de"]["cosine"]["value"] <= rows["de"]["cosine"]["high"]
+    assert abs(rows["de"]["cosine"]["value"]) < 0.2
+    assert len(rows["de"]["cosine_random"]) == len(rows["de"]["shift_random"]) == 20
     assert rows["de"]["own"]["unusable"]
-    assert rows["de"]["home_v_home_t_star"]["accuracy"] > 0.8
+    told = rows["de"]["told"]
+    assert told["home_v_home_t"]["value"] > 0.8
+    assert told["home_v_own_t"]["value"] > 0.8 > told["own_v_own_t"]["value"]
+    assert len(told["random"]) == 20
+    shift = rows["de"]["shift"]["t_star"]
+    assert shift["low"] < 0 < shift["high"]
+
+
+def test_a_line_that_lies_elsewhere_in_one_language_is_found():
+    fitted, states, seen, _, _ = planted(1200)
+    away = states.clone()
+    de = np.array([p.language == "de" for p in seen.prompts])
+    away[torch.tensor(de), 0] += 1.2  # a shift of .3 in units of the gap
+    rows = {row["language"]: row for row in e4_languages(away, seen, {"en": spoken(fitted)})}
+    shift = rows["de"]["shift"]["t_star"]
+    assert shift["value"] == pytest.approx(0.3, abs=0.06)
+    assert shift["low"] > 0
+    assert rows["de"]["cosine"] is None
+    assert rows["de"]["told"]["home_v_own_t"]["value"] > rows["de"]["told"]["home_v_home_t"]["value"] + 0.1
+
+
+def test_a_moved_and_sharpened_line_is_told_from_one_that_stayed():
+    fitted, states, seen, _, _ = planted(1500)
+    rng = np.random.default_rng(5)
+    x = states[:, 0].numpy() / 4
+    refused = rng.random(len(x)) < 1 / (1 + np.exp(-30 * (x - 0.7)))
+    later = Observed(prompts=seen.prompts, labels=["refusal" if r else "compliance" for r in refused])
+    before = Side.of("a", 1, fitted.axis, states, seen)
+    pair = moved(before, Side.of("b", 1, fitted.axis, states, later))
+    everything = pair["scopes"][0]
+    assert everything["said"] == ["moved up", "sharpened"]
+    assert everything["measures"]["t_star"]["difference"]["value"] == pytest.approx(0.2, abs=0.05)
+    assert {s["scope"] for s in pair["scopes"]} == {"all", "en", "de"}
+    again = moved(before, before)["scopes"][0]
+    assert again["said"] == ["no move shown", "no change of width shown"]
+    assert again["measures"]["t_star"]["difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+
+
+def test_prompts_are_paired_by_id_and_a_side_without_a_line_says_so():
+    fitted, states, seen, _, _ = planted()
+    before = Side.of("a", 1, fitted.axis, states, seen)
+    order = np.random.default_rng(0).permutation(600)[:500]
+    mixed = Observed(prompts=[seen.prompts[i] for i in order], labels=[seen.labels[i] for i in order])
+    pair = moved(before, Side.of("b", 1, fitted.axis, states[order], mixed))
+    assert pair["scopes"][0]["n"] == 500
+    assert pair["scopes"][0]["measures"]["t_star"]["difference"]["value"] == pytest.approx(0)
+    never = Observed(prompts=seen.prompts, labels=["compliance"] * 600)
+    pair = moved(before, Side.of("c", 1, fitted.axis, states, never))
+    assert pair["scopes"][0]["said"] == ["no line after", "no line after"]
+
+
+def test_an_axis_is_carried_to_another_model():
+    fitted, states, seen, _, _ = planted()
+    turned = Fitted(harmful=fitted.harmful.flip(1), harmless=fitted.harmless.flip(1))
+    a = Side.of("a", 1, fitted.axis, states, seen)
+    b = Side.of("b", 1, turned.axis, states.flip(1), seen)
+    rows = {(row["axis"], row["model"]): row for row in transfer([a, b])}
+    assert rows["a", "a"]["auroc"]["value"] > 0.9 > 0.7 > rows["a", "b"]["auroc"]["value"]
+    assert rows["b", "b"]["auroc"]["value"] == pytest.approx(rows["a", "a"]["auroc"]["value"])
+    assert rows["a", "b"]["loss"]["low"] > 0.2
+    assert rows["a", "a"]["loss"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert len(rows["a", "b"]["random"]) == 20
+    other = Side.of("c", 2, fitted.axis, states, seen)
+    row = transfer([a, other])[1]
+    assert "differ in layer" in row["unmeasured"]
+    assert side_by_side([a, b, other], [False, True, False])["attached"] == ["b"]
+
+
+def test_sides_get_short_names_and_no_two_alike():
+    asked = [Asked(model="/x/one/safety"), Asked(model="/x/two/safety"), Asked(model="organism:base")]
+    assert labels(asked) == ["one/safety", "two/safety", "organism-base"]
+    assert labels([asked[0], asked[0]]) == ["one/safety (1)", "one/safety (2)"]
 
 
 def examples(count=48):
@@ -159,14 +284,57 @@ def test_one_prompt_is_explained_and_no_harmful_text_is_given():
     assert all("text" not in row for row in found["harmful"])
     assert all("bad" not in row["text"] for row in found["harmless"])
     assert len(found["tokens"]) == len(lm.encode(asked).ids)
+    usual = [e.prompt for e in rows if e.label == "compliance" and e.prompt.kind == "plain"]
+    known = torch.cat([capture(lm, [p], layers=(1,), positions="prompt")[: lm.encode(p).instruction, 0] for p in usual])
+    assert found["words"][0].startswith("Refused" if found["p_refuse"] > 0.5 else "Answered")
+    assert "of 20 random directions" in found["words"][-1]
     states = capture(lm, [e.prompt for e in rows], layers=(1,))[:, 0]
     marks = torch.tensor([e.label == "refusal" and e.prompt.kind == "harmful" for e in rows])
     plain = torch.tensor([e.label == "compliance" and e.prompt.kind == "plain" for e in rows])
     axis = Axis.between(states[marks], states[plain])
     own = capture(lm, [asked], layers=(1,))[:, 0]
+    of = axis.coordinate(known)
+    first = found["tokens"][0]
+    assert first["z"] == pytest.approx((first["t"] - of.mean()) / of.std(), rel=1e-3)
+    assert [t["z"] is None for t in found["tokens"]] == [not t["instruction"] for t in found["tokens"]]
     assert found["by_layer"][1]["t"] == pytest.approx(axis.coordinate(own)[0], rel=1e-4)
     (alone,) = flips(lm, [asked], axis.v.float(), words, layer=1)
     assert found["alpha"] == (alone.alpha[0] if np.isfinite(alone.alpha[0]) else None)
+
+
+def test_a_whole_explanation_of_a_tiny_model_before_and_after():
+    lm = families.lm("llama")
+    rows = examples(96)
+    words = openers(lm, [e.prompt for e in rows])
+    contrast = Contrast.of(lm, FitData(examples=tuple(rows)))
+    seen = Observed(prompts=[e.prompt for e in rows], labels=[e.label for e in rows])
+    steer = Steer(direction=contrast.direction().at(1), strength=-0.5)
+    later = [None, *seen.labels[1:]]
+    few = Settings(layer=1, flipped=24, controlled=12)
+    record, coordinates, side = explain(contrast, rows, seen, words, few, after=(steer, later))
+    assert record["n_unread"] == 0
+    assert len(coordinates) == 96
+    assert len(record["e2"]["random"]) == len(record["e3"]["random_auroc"]) == len(record["e3"]["b_random"]) == 20
+    curve = record["e2"]["groups"]["benign_refused"]["curve"]
+    assert [p["value"] for p in curve] == sorted(p["value"] for p in curve)
+    assert all(p["low"] <= p["value"] <= p["high"] for p in curve)
+    assert {f["id"] for f in record["findings"]} >= {"line", "E1", "E2", "E2 control", "E3 mediation", "E3 words"}
+    assert record["moved"][0]["scopes"][0]["n"] == 95  # a prompt without a label is in neither side
+    assert side.on(side.axis) == pytest.approx([row["t_before"] for row in coordinates], abs=1e-4)
+    page = boundary_page.one(record)
+    assert [s.name for s in page.sections] == ["line", "E1", "E2", "E3", "E4"]
+
+
+def test_a_prompt_is_not_its_own_neighbour_and_the_contested_are_none():
+    lm = families.lm("llama")
+    rows = examples()
+    contested = Prompt(id="c", text="good bad odd", expected="contested", kind="borderline", source="t")
+    rows.append(Example(prompt=contested, split="fit", label="refusal"))
+    asked = rows[1].prompt
+    found = explain_prompt(lm, asked, rows, openers(lm, [e.prompt for e in rows]), layer=1)
+    near = [row["prompt_id"] for side in ("harmful", "harmless") for row in found[side]]
+    assert not {asked.id, "c"} & set(near)
+    assert len(near) == 10
 
 
 def test_layers_are_barred_with_reasons():

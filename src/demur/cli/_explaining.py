@@ -6,44 +6,44 @@ from pathlib import Path
 from typing import Any
 
 from demur.cli._console import console, table
+from demur.report import boundary_tables
+from demur.report.tables import Table
 
 
 def show_boundary(record: dict[str, Any], page: Path) -> None:
     """Print the explanation of one model."""
+    out = console()
+    out.print(f"[bold]{record.get('label', record['model'])}[/bold], layer {record['layer']}", highlight=False)
     rows = [[str(n), *(_auc(record["auc"][name][i]) for name in record["auc"])] for i, n in enumerate(record["layers"])]
     names = [name.replace("_", " ") for name in record["auc"]]
     table(f"AUC by layer, {record['point']}, last prompt token", ("layer", *names), rows, right=range(1, 4))
-    groups = record["e2"]["groups"]
+    flips = record["e2"]["groups"]
     rows = []
-    for name, at in record["e1"].items():
-        flip = groups[name]
-        controls = [c[name] for c in record["e2"]["random"] if c[name] is not None]
+    for name, at in record["e1"]["groups"].items():
+        flip = flips.get(name) or {"median": None, "flipped": None}
+        controls = [c[name][-1] for c in record["e2"]["random"] if c[name]]
         random = f"{100 * min(controls):.0f} to {100 * max(controls):.0f} %" if controls else "no data"
         flipped = "no data" if flip["flipped"] is None else f"{100 * flip['flipped']:.0f} %"
         rows.append([name.replace("_", " "), str(at["n"]), _number(at, "t"), _number(flip, "median"), flipped, random])
     names = ["group", "n", "mean t", "median alpha*", "flipped", "flipped by random directions"]
     table(f"Map and flips at layer {record['layer']} (E1, E2)", names, rows, right=range(1, 6))
-    b, words = record["e3"]["b"], record["e3"]["words"]
-    out = console()
-    if b is not None:
-        line = f"E3: harm beside t weighs {b['value']:.2f} [{b['low']:.2f}, {b['high']:.2f}]"
-        if words["difference"] is not None:
-            line += f"; AUROC on benign prompts: t {words['t']:.3f}, words alone {words['words']:.3f}"
-        out.print(line, highlight=False)
-    rows = [_language(row) for row in record["e4"]]
-    names = ["language", "n", "cosine", "own t*", "t* on the English axis", "right by the English t*"]
-    table("Languages (E4)", names, rows, right=range(1, 6))
-    rows = [[r["distance"], _two(r["spearman"]), _two(r["auroc_benign"]), r["unusable"]] for r in record["distances"]]
-    table("Distances", ("distance", "Spearman(|d|, alpha*)", "AUROC, benign", ""), rows, right=(1, 2))
+    for shown in boundary_tables.languages(record):
+        _show(shown)
+    _show(boundary_tables.distances(record))
+    for pair in record.get("moved", ()):
+        _show(boundary_tables.moved(pair))
+    rows = [[f["id"], f["verdict"], f["found"], f["why"]] for f in record["findings"]]
+    table("What was claimed, and what was found", ("experiment", "verdict", "found", "why"), rows)
     for note in record["notes"]:
         out.print(note, highlight=False)
-    out.print(f"report: {page}", highlight=False)
+    out.print(f"page: {page}", highlight=False)
 
 
-def _language(row: dict[str, Any]) -> list[str]:
-    own, home, applied = row["own"] or {}, row["home_v"] or {}, row["home_v_home_t_star"] or {}
-    values = (row["cosine"], own.get("t_star"), home.get("t_star"), applied.get("accuracy"))
-    return [row["language"], str(row["n"]), *map(_two, values)]
+def _show(shown: Table) -> None:
+    """Print a table of the report."""
+    table(shown.caption, shown.head, [list(row) for row in shown.rows], right=range(1, len(shown.head)))
+    if shown.note:
+        console().print(shown.note, highlight=False)
 
 
 def _two(value: float | None) -> str:
@@ -57,40 +57,48 @@ def _number(point: dict[str, Any], name: str) -> str:
     return f"{point[name]:.2f} [{bounds}]"
 
 
-def side_by_side(records: list[dict[str, Any]]) -> None:
-    """Print several models in one table."""
-    rows = []
-    for record in records:
-        line, flips = record["boundary"], record["e2"]["groups"]
-        rows.append(
-            [record["model"], str(record["layer"]), _two(line["t_star"]), _two(line["tau"]), _two(line["auroc"])]
-            + [_two(flips[name]["median"]) for name in ("benign_refused", "harmful_refused")]
-        )
-    names = ["model", "layer", "t*", "tau", "AUROC, benign", "alpha* benign refused", "alpha* harmful"]
-    table("Models side by side", names, rows, right=range(1, 7))
+def side_by_side(comparison: dict[str, Any], page: Path) -> None:
+    """Print what moved, and whose axis serves whom."""
+    for pair in comparison["moved"]:
+        _show(boundary_tables.moved(pair))
+    _show(boundary_tables.transfer(comparison["transfer"]))
+    console().print(f"page: {page}", highlight=False)
 
 
 def show_prompt(found: dict[str, Any], folder: Path) -> None:
-    """Print the explanation of one prompt; harmful neighbours by id only."""
+    """Print the explanation of one prompt, in sentences first; harmful neighbours by id only."""
     out = console()
-    out.print(f"P(refuse) at the first token: {found['p_refuse']:.3f}", highlight=False)
+    for line in found["words"]:
+        out.print(line, highlight=False)
     rows = [
-        [str(at["layer"]), *(_two(at[name]) for name in ("t", "t_star", "d")), at["unusable"] or "yes"]
+        [str(at["layer"]), *(_two(at[name]) for name in ("t", "t_star", "tau", "d")), at["unusable"] or "yes"]
         for at in found["by_layer"]
     ]
-    table("Coordinate: 0 at the harmless mean, 1 at the harmful mean", ("layer", "t", "t*", "d", "usable"), rows)
-    rows = [[repr(t["token"]), f"{t['t']:.2f}", "" if t["instruction"] else "template"] for t in found["tokens"]]
-    table(f"Tokens at layer {found['layer']}", ("token", "t", ""), rows, right=(1,))
+    names = ("layer", "t", "t*", "tau", "d", "usable")
+    table("Coordinate: 0 at the harmless mean, 1 at the harmful mean", names, rows, right=range(5))
     rows = [
-        [f"{n['cosine']:.2f}", side, n["label"], n["prompt_id"], n.get("text", "")]
+        [repr(t["token"]), f"{t['t']:.2f}", *(("", "template") if t["z"] is None else (f"{t['z']:+.1f}", _bar(t["z"])))]
+        for t in found["tokens"]
+    ]
+    title = f"Tokens at layer {found['layer']}, against the tokens of answered prompts (z, in standard deviations)"
+    table(title, ("token", "t", "z", ""), rows, right=(1, 2))
+    rows = [
+        [f"{n['cosine']:.2f}", side, n["label"], n["prompt_id"], n.get("text", "(not shown)")]
         for side in ("harmful", "harmless")
         for n in found[side]
     ]
-    table("Nearest prompts", ("cosine", "kind", "answered with", "id", "text"), rows, right=(0,))
-    strength = "no strength of the grid" if found["alpha"] is None else f"{found['alpha']:g} of the direction"
-    n, of = len(found["alpha_random"]), found["alpha_random_n"]
-    out.print(f"flipped by {strength}; {n} of {of} random directions of equal length flip it", highlight=False)
-    out.print(f"files: {folder}", highlight=False)
+    table(
+        f"Nearest prompts at layer {found['layer']}",
+        ("cosine", "kind", "model's answer", "id", "text"),
+        rows,
+        right=(0,),
+    )
+    out.print(f"file: {folder / 'prompt.json'}", highlight=False)
+
+
+def _bar(z: float) -> str:
+    """Return a mark per standard deviation: + towards refusal, − away from it."""
+    return ("+" if z > 0 else "−") * min(10, round(abs(z)))
 
 
 def show_causes(record: dict[str, Any], folder: Path) -> None:

@@ -24,42 +24,56 @@ def register(app: typer.Typer) -> None:
 
 
 def _boundary(group: typer.Typer) -> None:
-    @group.command(help="Where the refusal boundary lies in the residual stream, with controls.")
+    @group.command(help="Where the refusal boundary lies, with controls; several models are compared with the first.")
     def boundary(
-        model: list[str] = typer.Option(["organism"], help="A model; repeatable: several are shown side by side."),
+        models: list[str] = typer.Argument(None, metavar="[MODEL]...", help="Models [default: organism]."),
+        model: list[str] = typer.Option([], help="The same, by option; repeatable."),
+        attached: list[Path] = typer.Option(
+            [], "--with", help="Folder of a saved intervention: the first model with it is one more side; repeatable."
+        ),
         benchmark: list[str] = typer.Option(["world"], help="Prompts that are explained; repeatable."),
         fit_on: list[str] = typer.Option(["world:split=train"], "--fit", help="Prompts the direction comes from."),
         judge: list[str] = typer.Option([], help="Judges of the answers [default: the cards']."),
-        layer: int | None = typer.Option(None, help="Layer of densities and sweep [default: by the rules]."),
+        layer: int | None = typer.Option(None, help="Layer of all experiments [default: by the rules, on the first]."),
+        flips: int = typer.Option(600, min=3, help="Prompts whose decision is flipped by steering, the dearest part."),
+        compare_only: bool = typer.Option(False, help="Several models: compare them, and leave E1 to E4 out."),
         out: Path | None = typer.Option(None, help="Folder [default: runs/explain-MODEL]."),
-        as_json: bool = typer.Option(False, "--json", help="Print the explanation as JSON, a list for several models."),
+        as_json: bool = typer.Option(
+            False, "--json", help="Print the explanation as JSON; for several sides, all of them and the comparison."
+        ),
     ) -> None:
-        from demur import report
-        from demur.jobs import explain_model
+        from demur.explain.experiments import Settings
+        from demur.explain.jobs import Asked, boundaries
+        from demur.report import boundary_page, write
 
-        records = []
-        for name in model:
-            short = Path(name).name.replace(":", "-")
-            folder = (out / short if len(model) > 1 else out) if out else Path("runs") / f"explain-{short}"
-            with progress(quiet=as_json) as tell:
-                records.append(
-                    explain_model(
-                        model=name,
-                        benchmarks=benchmark,
-                        fit=fit_on,
-                        judges=judge,
-                        layer=layer,
-                        out=folder,
-                        progress=tell,
-                    )
-                )
-            pages = report.write(folder)
+        names = [*(models or []), *model] or ["organism"]
+        asked = [Asked(model=name) for name in names]
+        asked[1:1] = [Asked(model=names[0], intervention=path) for path in attached]
+        folder = out or Path("runs") / f"explain-{Path(names[0]).name.replace(':', '-')}"
+        settings = Settings(layer=layer, flipped=flips, controlled=max(3, flips // 5))
+        with progress(quiet=as_json) as tell:
+            records, comparison = boundaries(
+                asked,
+                benchmarks=benchmark,
+                fit=fit_on,
+                judges=judge,
+                settings=settings,
+                compared_only=compare_only and len(asked) > 1,
+                out=folder,
+                progress=tell,
+            )
+        for record in records:
+            place = Path(record["folder"])
+            page = boundary_page.write(place, record)
+            write(place)
             if not as_json:
-                show_boundary(records[-1], pages[0])
+                show_boundary(record, page)
+        if comparison is not None:
+            page = boundary_page.write_comparison(folder, comparison, records)
+            if not as_json:
+                side_by_side(comparison, page)
         if as_json:
-            emit_json(records[0] if len(records) == 1 else records)
-        elif len(records) > 1:
-            side_by_side(records)
+            emit_json({"sides": records, "comparison": comparison} if comparison else records[0])
 
 
 def _causes(group: typer.Typer) -> None:

@@ -1,13 +1,14 @@
 """Where the refusal boundary lies: AUC by layer, the coordinate's densities, flip curves, and their controls.
 
 Directions come from the fit split; everything is measured on other prompts. Every interval resamples groups, and
-every curve of the fitted direction stands beside the same curve of random directions of equal norm.
+what the fitted direction does stands beside what random directions of equal norm do. The experiments E1 to E4 are part
+of the same record.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,116 +16,109 @@ import numpy.typing as npt
 import torch
 
 from demur import stats
-from demur.boundary import Axis, Calibration, calibrate
+from demur.boundary import Calibration, calibrate
 from demur.directions import random_like
+from demur.distances import Fitted
+from demur.explain.comparison import Side, moved
+from demur.explain.controls import RANDOM_DIRECTIONS, area, random_axes
+from demur.explain.experiments import Settings, experiments
+from demur.explain.languages import by_language
+from demur.explain.observed import Observed, spread
 from demur.interventions.steer import Steer
 from demur.lm import attach
 from demur.methods._contrast import POINT, Contrast
-from demur.readout import REFUSALS, Openers, p_refuse
+from demur.readout import Openers, p_refuse
 from demur.screen import Screen
 from demur.states import states as captured
-from demur.types import Prompt
+from demur.types import Example
 
 if TYPE_CHECKING:
     from demur.lm import LM
     from demur.plan import Intervention
 
 Array = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
 ALPHAS = tuple(round(-1.5 + 0.25 * i, 2) for i in range(13))
-RANDOM_DIRECTIONS = 20
-RESAMPLES = 200
 SWEPT_PROMPTS = 400
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Observed:
-    """The prompts that are explained, and what the model did with each (a refusal label, or None)."""
-
-    prompts: Sequence[Prompt]
-    labels: Sequence[str | None]
-
-    def kind(self, *kinds: str) -> Flags:
-        """Return which prompts are of these kinds."""
-        return np.array([p.kind in kinds for p in self.prompts])
-
-    @property
-    def refused(self) -> Flags:
-        """Which prompts were refused, in full or in part."""
-        return np.array([label in REFUSALS for label in self.labels])
-
-    @property
-    def groups(self) -> list[str]:
-        """The group of each prompt."""
-        return [p.cluster for p in self.prompts]
-
-
 def explain(
-    lm: LM,
     contrast: Contrast,
+    examples: Sequence[Example],
     seen: Observed,
     openers: Openers,
+    settings: Settings | None = None,
     *,
-    layer: int | None = None,
     after: tuple[Intervention, Sequence[str | None]] | None = None,
-    seed: int = 0,
     tell: Callable[[str, int, int], None] = lambda stage, done, total: None,
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Describe the boundary of one model.
+) -> tuple[dict[str, Any], list[dict[str, Any]], Side]:
+    """Describe the boundary of one model, and run the four experiments.
 
     Args:
-        lm: the model.
-        contrast: states of the fit split at every layer.
+        contrast: states of the fit split at every layer, and the model.
+        examples: what the contrast was made from, in the same order.
         seen: prompts of another split with what the model did.
         openers: the refusal openers.
-        layer: the layer of the densities and the sweep; None takes the one that best tells harmful from plain.
+        settings: layer, seed, and how many prompts are flipped.
         after: an intervention, shown as "after" on the same axis, and what the model did under it.
-        seed: of the random directions and of the resampling.
         tell: progress.
 
     Returns:
-        the explanation as JSON values, and one coordinate row per prompt.
+        the explanation as JSON values, one coordinate row per prompt, and what a comparison with others needs.
     """
+    tell("explain", 0, 4)
+    lm, how = contrast.lm, settings or Settings()
     states = captured(lm, list(seen.prompts), layers=contrast.layers, points=(POINT,), positions="last_prompt")
+    auc = _auc_by_layer(contrast, states, seen, how.seed)
     tell("explain", 1, 4)
-    auc = _auc_by_layer(contrast, states, seen, seed)
-    chosen = layer if layer is not None else _best_layer(contrast.layers, auc["harmful_vs_plain"])
+    chosen = how.layer if how.layer is not None else _best_layer(contrast.layers, auc["harmful_vs_plain"])
     index = contrast.layers.index(chosen)
-    axis = Axis.between(contrast.group("refused_harmful")[:, index], contrast.group("answered_plain")[:, index])
-    t = axis.coordinate(states[:, index])
-    t_after, later = None, None
-    if after is not None:
-        with attach(lm, after[0]):
-            moved = captured(lm, list(seen.prompts), layers=(chosen,), points=(POINT,), positions="last_prompt")
-        t_after, later = axis.coordinate(moved[:, 0]), Observed(prompts=seen.prompts, labels=after[1])
+    fitted = _fitted(contrast, index)
+    own = states[:, index]
+    t = fitted.axis.coordinate(own)
+    side = Side.of(lm.ref.id, chosen, fitted.axis, own, seen)
+    calibration = calibrate(t[seen.read], side.seen.refused, side.seen.benign)
+    sweep, control = _alpha_sweep(lm, contrast, seen, openers, chosen, how.seed)
     tell("explain", 2, 4)
-    calibration = calibrate(t, seen.refused, ~seen.kind("harmful"))
-    densities = {"before": _densities(t, seen)}
-    if t_after is not None and later is not None:
-        densities["after"] = _densities(t_after, later)
-    sweep, control = _alpha_sweep(lm, contrast, seen, openers, chosen, seed)
-    tell("explain", 4, 4)
-    record = {
+    record: dict[str, Any] = {
         "model": lm.ref.id,
         "layers": list(contrast.layers),
         "point": POINT,
         "layer": chosen,
         "auc": auc,
-        "random_control": {"auc": _random_auc(contrast, states[:, index], seen, chosen, seed), "sweep": control},
-        "densities": densities,
+        "random_control": {"auc": _random_auc(fitted, own, seen, how.seed), "sweep": control},
+        "densities": {"before": _densities(t, seen)},
         "boundary": _boundary(calibration),
         "alpha_sweep": sweep,
         "openers": {"n": len(openers.ids), "agreement": openers.agreement, "answers": openers.n},
-        "notes": _notes(calibration, openers),
+        "n": len(seen.prompts),
+        "n_unread": int((~seen.read).sum()),
+        "notes": _notes(calibration, openers, seen),
     }
-    return record, _coordinates(seen, t, t_after, later)
+    languages = by_language(contrast, examples, chosen)
+    record |= experiments(lm, fitted, languages, seen, openers, own, replace(how, layer=chosen))
+    tell("explain", 3, 4)
+    t_after, later = None, None
+    if after is not None:
+        with attach(lm, after[0]):
+            changed = captured(lm, list(seen.prompts), layers=(chosen,), points=(POINT,), positions="last_prompt")[:, 0]
+        t_after, later = fitted.axis.coordinate(changed), Observed(prompts=seen.prompts, labels=after[1])
+        record["densities"]["after"] = _densities(t_after, later)
+        record["moved"] = [moved(side, Side.of("after", chosen, fitted.axis, changed, later))]
+    tell("explain", 4, 4)
+    return record, _coordinates(seen, t, t_after, later), side
+
+
+def _fitted(contrast: Contrast, index: int) -> Fitted:
+    return Fitted(
+        harmful=contrast.group("refused_harmful")[:, index], harmless=contrast.group("answered_plain")[:, index]
+    )
 
 
 def _auc_by_layer(
     contrast: Contrast, states: torch.Tensor, seen: Observed, seed: int
 ) -> dict[str, list[dict[str, float | None]]]:
     refused, harmful, plain = seen.refused, seen.kind("harmful"), seen.kind("plain")
-    borderline = seen.kind("borderline")
+    borderline = seen.kind("borderline") & seen.read
     pairs = {
         "harmful_vs_plain": (harmful, plain),
         "harmful_vs_refused_borderline": (harmful, borderline & refused),
@@ -132,30 +126,10 @@ def _auc_by_layer(
     }
     found: dict[str, list[dict[str, float | None]]] = {name: [] for name in pairs}
     for i in range(len(contrast.layers)):
-        axis = Axis.between(contrast.group("refused_harmful")[:, i], contrast.group("answered_plain")[:, i])
-        t = axis.coordinate(states[:, i])
+        t = _fitted(contrast, i).axis.coordinate(states[:, i])
         for name, (positive, negative) in pairs.items():
-            found[name].append(_auc(t, positive, negative, seen.groups, seed))
+            found[name].append(area(t, positive, negative, seen.groups, seed))
     return found
-
-
-def _auc(t: Array, positive: Flags, negative: Flags, groups: list[str], seed: int) -> dict[str, float | None]:
-    """AUROC of `positive` against `negative` with a 95 % interval that resamples groups."""
-    if not positive.any() or not negative.any():
-        return {"value": None, "low": None, "high": None}
-    used = positive | negative
-    score, label = t[used], positive[used]
-    codes = np.unique(np.array(groups)[used], return_inverse=True)[1]
-    rng = np.random.default_rng(seed)
-    members = [np.flatnonzero(codes == c) for c in range(codes.max() + 1)]
-    drawn = []
-    for _ in range(RESAMPLES):
-        rows = np.concatenate([members[c] for c in rng.integers(0, len(members), len(members))])
-        area = stats.auroc(score[rows], label[rows])
-        if area is not None:
-            drawn.append(area)
-    low, high = np.quantile(drawn, (0.025, 0.975)).tolist()
-    return {"value": stats.auroc(score, label), "low": low, "high": high}
 
 
 def _best_layer(layers: Sequence[int], auc: list[dict[str, float | None]]) -> int:
@@ -164,23 +138,19 @@ def _best_layer(layers: Sequence[int], auc: list[dict[str, float | None]]) -> in
     return max(usable, key=lambda layer: auc[layers.index(layer)]["value"] or 0.0)
 
 
-def _random_auc(contrast: Contrast, states: torch.Tensor, seen: Observed, layer: int, seed: int) -> list[float]:
+def _random_auc(fitted: Fitted, states: torch.Tensor, seen: Observed, seed: int) -> list[float]:
     """AUC of harmful against plain along random directions: what a direction that means nothing reaches."""
     harmful, plain = seen.kind("harmful"), seen.kind("plain")
     if not harmful.any() or not plain.any():
         return []
-    used = torch.tensor(harmful | plain)
-    label = harmful[harmful | plain]
-    found = []
-    for direction in random_like(contrast.direction().at(layer), RANDOM_DIRECTIONS, seed=seed):
-        score = (states[used].double() @ direction.vectors[0].double()).numpy()
-        found.append(stats.auroc(score, label) or 0.0)
-    return found
+    used = harmful | plain
+    scores = [axis.coordinate(states)[used] for axis in random_axes(fitted.axis, seed=seed)]
+    return [stats.auroc(score, harmful[used]) or 0.0 for score in scores]
 
 
 def _densities(t: Array, seen: Observed) -> dict[str, dict[str, list[float]]]:
     """Gaussian kernel densities (Scott's bandwidth) of the coordinate in four groups of prompts."""
-    borderline, refused = seen.kind("borderline"), seen.refused
+    borderline, refused = seen.kind("borderline") & seen.read, seen.refused
     groups = {
         "plain": seen.kind("plain"),
         "borderline_answered": borderline & ~refused,
@@ -222,7 +192,7 @@ def _alpha_sweep(
         for kind, own in kinds.items():
             if own.any():
                 names = [g for g, mine in zip(groups, own, strict=True) if mine]
-                low, high = stats.group_bootstrap(flags[own], np.ones(own.sum()), names, n_boot=500, seed=seed)
+                low, high = stats.group_bootstrap(flags[own], np.ones(own.sum()), names, n_boot=500)
                 point[kind] = {"value": float(flags[own].mean()), "low": low, "high": high, "n": int(own.sum())}
         sweep.append(point)
     control = []
@@ -230,13 +200,6 @@ def _alpha_sweep(
         flags = refused(Steer(direction=random, strength=-1.0))
         control.append({kind: float(flags[own].mean()) for kind, own in kinds.items() if own.any()})
     return sweep, control
-
-
-def spread(rows: list[int], most: int) -> list[int]:
-    """Return at most `most` of the rows, evenly spaced."""
-    if len(rows) <= most:
-        return rows
-    return [rows[int(i)] for i in np.linspace(0, len(rows) - 1, most)]
 
 
 def _boundary(fit: Calibration) -> dict[str, float | int | str | None]:
@@ -251,18 +214,21 @@ def _boundary(fit: Calibration) -> dict[str, float | int | str | None]:
     }
 
 
-def _notes(fit: Calibration, openers: Openers) -> list[str]:
+def _notes(fit: Calibration, openers: Openers, seen: Observed) -> list[str]:
     notes = [
         "The coordinate describes; it does not by itself say why a prompt was refused.",
         f"Refusal in the sweep is read from the first answer token; the openers agree with the judge on "
         f"{100 * openers.agreement:.1f} % of {openers.n} answers.",
     ]
+    if left := int((~seen.read).sum()):
+        notes.append(f"{left} of {len(seen.prompts)} prompts were neither refused nor answered and are left out.")
     if fit.unusable:
         notes.append(f"The axis is not usable as a boundary here: {fit.unusable}.")
     return notes
 
 
 def _coordinates(seen: Observed, t: Array, t_after: Array | None, later: Observed | None) -> list[dict[str, Any]]:
+    refused, after = seen.refused, None if later is None else later.refused
     rows = []
     for i, prompt in enumerate(seen.prompts):
         rows.append(
@@ -272,8 +238,8 @@ def _coordinates(seen: Observed, t: Array, t_after: Array | None, later: Observe
                 "group": prompt.cluster,
                 "t_before": round(float(t[i]), 5),
                 "t_after": None if t_after is None else round(float(t_after[i]), 5),
-                "refused_before": bool(seen.refused[i]),
-                "refused_after": None if later is None else bool(later.refused[i]),
+                "refused_before": bool(refused[i]),
+                "refused_after": None if after is None else bool(after[i]),
             }
         )
     return rows

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from demur import stats
+from demur import leaks, stats
 from demur.assemble import measurement
 from demur.boundary import Axis
 from demur.cache import opened
 from demur.causes.job import Diagnosis, Settings, diagnose, generator_of, write
 from demur.errors import ConfigError
-from demur.explain.boundary import Observed, explain
-from demur.explain.experiments import by_language, experiments
+from demur.explain.boundary import explain
+from demur.explain.comparison import Side, side_by_side
+from demur.explain.experiments import Settings as Experiments
 from demur.explain.inside import OpenModel
+from demur.explain.observed import Observed
 from demur.explain.prompt import explain_prompt
-from demur.files import write_json
+from demur.files import lock, write_json, write_rows
 from demur.fitting import examples, refusal_labels
 from demur.generators.local import Local
+from demur.interventions import load as load_intervention
 from demur.layers import choose_layer
-from demur.lm import LM
+from demur.lm import LM, attach
 from demur.measure import Progress, measure
 from demur.methods._contrast import POINT, Contrast, check_layers
 from demur.readout import REFUSALS, find_openers
@@ -40,23 +44,23 @@ def boundary(
     seen: LoadedRun,
     fitted: LoadedRun,
     *,
-    layer: int | None = None,
-    seed: int = 0,
+    settings: Experiments | None = None,
     tell: Progress = lambda stage, done, total: None,
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+) -> tuple[dict[str, Any], list[dict[str, Any]], Side]:
     """Explain the boundary of a model from two of its runs, and run the four experiments.
+
+    What is attached to the model takes part in all of it.
 
     Args:
         lm: the model.
         seen: a run on the prompts that are explained.
         fitted: a run on other prompts; a few of their groups are kept out of the direction and choose the layer.
-        layer: of densities, sweep and experiments; None takes the rules' choice (`layers.choose_layer`), or where no
-            layer meets them the one that best tells harmful from plain.
-        seed: of resampling and random directions.
+        settings: layer, seed, and how many prompts are flipped; without a layer the rules choose it
+            (`layers.choose_layer`), or where no layer meets them the one that best tells harmful from plain is taken.
         tell: progress.
 
     Returns:
-        the explanation as JSON values, and one coordinate row per prompt.
+        the explanation as JSON values, one coordinate row per prompt, and what a comparison with others needs.
     """
     labels = refusal_labels(seen)
     observed = Observed(prompts=seen.prompts, labels=[labels[p.id] for p in seen.prompts])
@@ -70,19 +74,131 @@ def boundary(
         [e.prompt for e in rows if e.split == "dev" and e.prompt.kind == "plain"],
         openers,
     )
-    wanted = chosen.layer if layer is None else layer
-    record, coordinates = explain(lm, contrast, observed, openers, layer=wanted, seed=seed, tell=tell)
-    at = int(record["layer"])
-    tell("experiments", 0, 1)
-    states = captured(lm, list(seen.prompts), layers=contrast.layers, points=(POINT,), positions="last_prompt")
-    own = states[:, contrast.layers.index(at)]
-    languages = by_language(contrast, rows, at)
-    record |= experiments(lm, contrast, languages, observed, openers, own, at, seed=seed)
+    how = settings or Experiments()
+    how = replace(how, layer=chosen.layer if how.layer is None else how.layer)
+    record, coordinates, side = explain(contrast, rows, observed, openers, how, tell=tell)
     record["layer_choice"] = to_json(chosen)
     if chosen.layer is None:
         record["notes"].append(f"The layer is not chosen by the rules: {chosen.reason}.")
-    tell("experiments", 1, 1)
-    return record, coordinates
+    return record, coordinates, side
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """One side of a comparison: a model, and perhaps a saved intervention that is attached to it."""
+
+    model: str
+    intervention: Path | None = None
+
+
+def boundaries(
+    asked: Sequence[Asked],
+    *,
+    benchmarks: Sequence[str],
+    fit: Sequence[str],
+    judges: Sequence[str] = (),
+    settings: Experiments | None = None,
+    compared_only: bool = False,
+    out: Path,
+    progress: Progress = lambda stage, done, total: None,
+) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+    """Explain the boundary of one or several sides on the same prompts.
+
+    One side writes `before/`, `fit/`, explain.json and coordinates.jsonl to `out`; several write them to a folder each,
+    and comparison.json to `out`. Without a layer, the first side's layer is used for all that have it.
+
+    Args:
+        asked: the sides; the others are compared with the first.
+        benchmarks: prompts that are explained.
+        fit: other prompts, which axes and openers come from.
+        judges: of the answers; none means the cards' own.
+        settings: layer of all sides, seed, and how many prompts are flipped.
+        compared_only: leave the experiments out, which take most of the time; the records are then empty.
+        out: folder.
+        progress: told of every stage.
+
+    Returns:
+        one record per side, and the comparison where there are several.
+
+    Raises:
+        ConfigError: for a layer out of range, or prompts that are both fitted on and explained.
+    """
+    how, names = settings or Experiments(), labels(asked)
+    records: list[dict[str, Any]] = []
+    sides: list[Side] = []
+    for name, one in zip(names, asked, strict=True):
+        folder = out / name.replace("/", "-") if len(asked) > 1 else out
+        lm = Local(model=one.model).lm()
+        if how.layer is not None:
+            check_layers(lm, (how.layer,))
+        shared = sides[0].layer if sides and sides[0].layer < lm.n_layers else None
+        own = replace(how, layer=shared if how.layer is None else how.layer)
+        tell = _named(progress, name if len(asked) > 1 else "")
+        with lock(folder):
+            runs = _answered(one, benchmarks, fit, judges, folder, tell)
+            with attach(lm, load_intervention(one.intervention)) if one.intervention else nullcontext():
+                if compared_only:
+                    sides.append(replace(_side(lm, *runs, own.layer), label=name))
+                    continue
+                record, rows, side = boundary(lm, *runs, settings=own, tell=tell)
+            write_rows(folder / "coordinates.jsonl", rows)
+            write_json(folder / "explain.json", record)
+        records.append({**record, "label": name, "folder": str(folder)})
+        sides.append(replace(side, label=name))
+    if len(sides) < 2:
+        return records, None
+    comparison = side_by_side(sides, [one.intervention is not None for one in asked])
+    write_json(out / "comparison.json", comparison)
+    return records, comparison
+
+
+def _named(progress: Progress, name: str) -> Progress:
+    return lambda stage, done, total: progress(f"{name}: {stage}" if name else stage, done, total)
+
+
+def labels(asked: Sequence[Asked]) -> list[str]:
+    """Return a short name for each side, no two alike: the last parts of its model's path, and its intervention's."""
+    made = []
+    for one in asked:
+        parts = Path(one.model).parts[-2:] if len(Path(one.model).parts) > 1 else (one.model,)
+        name = "/".join(p for p in parts if p != "/").replace(":", "-")
+        with_ = one.intervention.resolve().parts[-2:] if one.intervention else ()
+        made.append(f"{name} with {'/'.join(with_)}" if with_ else name)
+    return [name if made.count(name) == 1 else f"{name} ({i + 1})" for i, name in enumerate(made)]
+
+
+def _answered(
+    one: Asked, benchmarks: Sequence[str], fit: Sequence[str], judges: Sequence[str], out: Path, tell: Progress
+) -> tuple[LoadedRun, LoadedRun]:
+    """Return the runs on what is explained and on what is fitted on, which must not share prompts."""
+
+    def run(parts: Sequence[str], name: str) -> LoadedRun:
+        what = measurement(
+            model=one.model, benchmarks=parts, judges=judges, sampling=Sampling(), intervention=one.intervention
+        )
+        return measure(what, out / name, progress=_named(tell, name), cache=opened())
+
+    seen, fitted = run(benchmarks, "before"), run(fit, "fit")
+    shared = {p.text for p in seen.prompts} & {p.text for p in fitted.prompts}
+    if shared:
+        raise ConfigError(
+            f"{len(shared)} prompts stand both in what is explained and in --fit; directions must come from "
+            "other prompts than those they explain. Choose another --fit."
+        )
+    leaks.check({"fit": fitted.prompts, "test": seen.prompts}, out)
+    return seen, fitted
+
+
+def _side(lm: LM, seen: LoadedRun, fitted: LoadedRun, layer: int | None) -> Side:
+    """Return what a comparison needs of one model, at a layer or at the one whose axis tells benign refusals best."""
+    rows = examples(fitted, "fit")
+    at = _clearest(lm, rows) if layer is None else layer
+    contrast = Contrast.of(lm, FitData(examples=tuple(rows)), layers=(at,))
+    axis = Axis.between(contrast.at(at, "refused_harmful"), contrast.at(at, "answered_plain"))
+    labels = refusal_labels(seen)
+    states = captured(lm, list(seen.prompts), layers=(at,), points=(POINT,), positions="last_prompt")
+    observed = Observed(prompts=seen.prompts, labels=[labels[p.id] for p in seen.prompts])
+    return Side.of(lm.ref.id, at, axis, states[:, 0], observed)
 
 
 def held_out(rows: Sequence[Example], each: int) -> list[Example]:
