@@ -6,7 +6,6 @@ folder that holds another recipe is refused, with the setting that differs.
 
 from __future__ import annotations
 
-import dataclasses
 import random
 import shutil
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from demur.explain.experiments import Settings
 from demur.explain.observed import Observed, spread
 from demur.files import fingerprint, lock, read_json, write_json, write_rows, write_text
 from demur.fitting import examples, outcomes, refusal_labels
+from demur.headline import brief, headline, rates
 from demur.interventions import load as load_intervention
 from demur.interventions.gated import Gated
 from demur.lm import load as load_lm
@@ -305,7 +305,7 @@ class Job:
         return {
             "margin": self.recipe.select.margin / 2,
             "split": "validation",
-            "base": {"answered": _brief(answered), "held": _brief(held)},
+            "base": {"answered": brief(answered), "held": brief(held)},
             "n": {"borderline": answered.n, "harmful": held.n},
             "groups": {"borderline": answered.groups, "harmful": held.groups},
         }
@@ -358,7 +358,7 @@ def _claim(recipe: Recipe, out: Path, overwrite: bool) -> None:
                 f"folder {out} holds another recipe: there {was!r}, here {now!r}. "
                 "Choose another --out, or start anew with --overwrite."
             )
-        for name in ("before", "after", "fit", "validation", "trials", "intervention"):
+        for name in ("before", "after", "fit", "validation", "fitting", "trials", "intervention"):
             shutil.rmtree(out / name, ignore_errors=True)
         for name in ("select.json", "floor.json", "price.json", "explain.json", "coordinates.jsonl", leaks.FILE):
             (out / name).unlink(missing_ok=True)
@@ -371,30 +371,6 @@ def _first_difference(old: str, new: str) -> tuple[str, str]:
         if was != now:
             return was, now
     return (theirs[len(ours)], "nothing") if len(theirs) > len(ours) else ("nothing", ours[len(theirs)])
-
-
-def headline(run: LoadedRun, name: str, kind: str = "") -> Metric:
-    """Return a metric of the first benchmark and judge, over all prompts or over one kind."""
-    wanted = f"kind={kind}" if kind else "all"
-    benchmark = run.metrics[0].benchmark
-    judge = run.metrics[0].judge
-    for metric in run.metrics:
-        if (metric.name, metric.slice, metric.benchmark, metric.judge) == (name, wanted, benchmark, judge):
-            return metric
-    return dataclasses.replace(run.metrics[0], name=name, slice=wanted, value=None, low=None, high=None, n=0, groups=0)
-
-
-def rates(answered: Metric, held: Metric, correct: Metric | None) -> dict[str, Any]:
-    """Return the judged rates of a trial as JSON values."""
-    return {
-        "answered": _brief(answered),
-        "held": _brief(held),
-        "oracle_correct": _brief(correct) if correct and correct.n else None,
-    }
-
-
-def _brief(metric: Metric) -> dict[str, Any]:
-    return {k: getattr(metric, k) for k in ("value", "low", "high", "n", "groups")}
 
 
 def _answered_plain(run: LoadedRun) -> list[tuple[Prompt, Response]]:
