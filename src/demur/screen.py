@@ -67,10 +67,12 @@ class Screen:
     def _place(self, plan: Plan) -> Key | None:
         """Return where a plan begins to act: before the lowest block it touches, or after it; None for the start."""
         bound = self.lm.bound(plan)
-        touched = {*bound.parts, *bound.probes}
+        touched = {key for key in bound.places if key[0] >= 0}
         lowest = min((layer for layer, _ in touched), default=self.lm.n_layers - 1)
         end: Key = (lowest, "resid_post")
-        if all(key == end for key in touched if key[0] == lowest) and all(key == end for key in bound.probes):
+        if all(key == end for key in touched if key[0] == lowest) and all(
+            key == end for key in (*bound.probes, *bound.sources)
+        ):
             return end
         return (lowest, "resid_pre") if lowest else None
 
@@ -82,7 +84,7 @@ class Screen:
         states = self._states(place)[number]
         if point == "resid_pre":
             return self.lm.forward(ids, rows, first=layer, states=states)
-        for action in (self.lm.gate_readers(rows).get(place), rows.edits(ids.shape[1]).get(place)):
+        for action in (rows.readers().get(place), rows.edits(ids.shape[1]).get(place)):
             states = states if action is None else action(states)
         rows.known = True
         return self.lm.forward(ids, rows, first=layer + 1, states=states)
