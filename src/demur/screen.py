@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from demur.chats import Encoded
+from demur.decoding import first_token_logits
 from demur.lm import LM
 from demur.plan import Intervention, Plan
 from demur.residuals import batches
@@ -26,7 +27,7 @@ class Screen:
     """The first answer token of some prompts under any number of plans.
 
     The states at the place of a plan's first edit are kept for every token of the prompts (a few hundred), for each
-    such place. Plans that bring a system text or change weights are run whole.
+    such place. Plans that bring a system text, soft tokens or branches, or change weights, are run whole.
     """
 
     def __init__(self, lm: LM, prompts: Sequence[Prompt], *, batch_tokens: int = BATCH_TOKENS) -> None:
@@ -50,6 +51,9 @@ class Screen:
             ConfigError: for a plan that does not fit the model.
         """
         plan = self.lm.plan_of(what)
+        bound = self.lm.bound(plan)
+        if bound.mixes or bound.foreign or bound.soft is not None:
+            return first_token_logits(self.lm, self.prompts, what, batch_tokens=self.batch_tokens)
         edits = edits_of(plan) if what is not None else []
         key = plan.system
         place = None if edits or key != self.lm.plan_of(None).system else self._place(plan)

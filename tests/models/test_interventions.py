@@ -228,7 +228,7 @@ def test_a_saved_intervention_comes_back_equal(kind: str, tmp_path: Path) -> Non
 
 
 def test_every_registered_intervention_is_covered_here() -> None:
-    covered = {kind.partition("_")[0] for kind in KINDS} | {"instruct"}
+    covered = {kind.partition("_")[0] for kind in KINDS} | {"instruct", "contrastive"}  # its own: test_contrastive.py
     assert set(registry.names("interventions")) == covered
 
 
