@@ -116,4 +116,4 @@ class Logits:
 def _mixed(base: Tensor, other: Tensor, pair: tuple[float, float]) -> Tensor:
     """Return a z + b z*, exactly z where z* is z and a + b = 1, and exactly z* where a = 0 and b = 1."""
     a, b = pair
-    return torch.lerp(base, other, b) if a + b == 1 else a * base + b * other
+    return torch.lerp(base, other, b) if abs(a + b - 1) < 1e-12 else a * base + b * other

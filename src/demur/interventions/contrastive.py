@@ -53,4 +53,4 @@ class Contrastive(Stock):
 
     def _scaled(self, pair: tuple[float, float]) -> tuple[float, float]:
         a, b = pair
-        return 1 + self.strength * (a - 1), self.strength * b
+        return pair if self.strength == 1 else (1 + self.strength * (a - 1), self.strength * b)
