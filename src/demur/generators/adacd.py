@@ -15,7 +15,7 @@ from demur.generators._chat import Reading, line
 from demur.generators._failures import failure
 from demur.generators.http import Http
 from demur.opening import Likeliest, Opening, opening
-from demur.types import ModelRef, Prompt, Response, Sampling
+from demur.types import Finish, ModelRef, Prompt, Response, Sampling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +131,7 @@ class Adacd:
         text = (prompt.get("prefill") or sampling.prefill) + begun.text
         left = sampling.max_new_tokens - len(begun.tokens)
         if begun.ended or not left:
-            finish = "stop" if begun.ended else "length"
+            finish: Finish = "stop" if begun.ended else "length"
             return Response(
                 prompt_id=prompt.id, sample=sample, text=text.strip(), finish=finish, n_tokens=len(begun.tokens)
             )
