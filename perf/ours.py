@@ -82,11 +82,11 @@ def faint_steering(lm: Any, *, gated: bool) -> Any:
     """Return a plan that steers too faintly to change an answer, so that both sides write the same tokens."""
     import torch
 
-    from demur.plan import Gate, Plan, Site
+    from demur.plan import Gate, Plan, Probe, Site
 
     vector = torch.nn.functional.normalize(torch.ones(lm.d_model), dim=0)
     middle = lm.n_layers // 2
-    gates = (Gate(layer=middle, weight=vector, threshold=0.0),) if gated else ()
+    gates = (Gate(probe=Probe(layers=(middle,)), weight=vector),) if gated else ()
     site = Site(op="add", layers=(middle,), point="resid_post", vector="v", strength=1e-5, gate=0 if gated else None)
     return Plan(sites=(site,), gates=gates, tensors={"v": vector})
 

@@ -28,6 +28,8 @@ class Encoded:
     """Position after the last token of the user's last message."""
     thinking: bool = False
     """Whether the header leaves a thinking block open."""
+    soft: int = -1
+    """Where soft tokens stand; -1 for none."""
 
 
 @dataclass(eq=False)
@@ -82,7 +84,7 @@ class Chats:
             thinking: "off" closes the thinking block before the answer, "on" asks for one, "auto" leaves the
                 template's default.
         """
-        text = _joined(system, prompt.system)
+        text = joined(system, prompt.system)
         if not self.has_template:
             return "\n\n".join([t for t in (text, *(t for _, t in prompt.history), prompt.text) if t])
         rendered = self._apply(self._messages(prompt, text), thinking)
@@ -120,6 +122,7 @@ class Chats:
         system: str | None = None,
         prefill: str = "",
         thinking: Thinking = "auto",
+        soft_tokens: int = 0,
     ) -> list[Encoded]:
         """Render and tokenise prompts. A prompt's `meta` may hold its own `prefill`.
 
@@ -128,36 +131,50 @@ class Chats:
             system: a text put before each prompt's own system text.
             prefill: the beginning of the answer, put after the generation header.
             thinking: see `render`.
+            soft_tokens: how many places to leave after `system` for embeddings to come.
         """
-        texts = [self.render(p, system=system, thinking=thinking) for p in prompts]
+        marked = joined(system, MARK) if soft_tokens else system
+        texts = [self.render(p, system=marked, thinking=thinking) for p in prompts]
         if not texts:
             return []
-        special = not self.has_template
-        rendered = self.tokenizer(texts, add_special_tokens=special)["input_ids"]
+        rendered, places = self._tokens(texts, soft_tokens)
+        texts = [text.replace(MARK, "", 1) for text in texts] if soft_tokens else texts
         ends = [text.rfind(p.text.strip()) + len(p.text.strip()) for text, p in zip(texts, prompts, strict=True)]
         tails = [text[end:] for text, end in zip(texts, ends, strict=True)]
         lengths = self._lengths(tails)
-        answers = {t: self._bare(t) for t in {p.get("prefill") or prefill for p in prompts}}
+        answers = {t: self.bare(t) for t in {p.get("prefill") or prefill for p in prompts}}
         made = []
-        for prompt, text, ids, tail in zip(prompts, texts, rendered, lengths, strict=True):
+        for prompt, text, ids, tail, place in zip(prompts, texts, rendered, lengths, places, strict=True):
             answer = answers[prompt.get("prefill") or prefill]
             is_open = text.rfind(OPEN) > text.rfind(CLOSE) and text.rstrip().endswith(OPEN)
             whole = (*ids, *answer)
             if not whole:
                 raise ModelError(f"prompt {prompt.id} is empty once rendered; a model cannot read nothing")
-            made.append(Encoded(whole, len(ids), max(len(ids) - tail, 0), is_open))
+            made.append(Encoded(whole, len(ids), max(len(ids) - tail, 0), is_open, place))
         return made
+
+    def _tokens(self, texts: Sequence[str], soft: int) -> tuple[list[list[int]], list[int]]:
+        """Return the tokens of rendered texts, and where the soft ones stand (-1 for none)."""
+        special = not self.has_template
+        if not soft:
+            return self.tokenizer(list(texts), add_special_tokens=special)["input_ids"], [-1] * len(texts)
+        halves = [text.partition(MARK) for text in texts]
+        heads = [list(self.tokenizer(head, add_special_tokens=special)["input_ids"]) for head, _, _ in halves]
+        rendered = [[*head, *(0,) * soft, *self.bare(tail)] for head, (_, _, tail) in zip(heads, halves, strict=True)]
+        return rendered, [len(head) for head in heads]
 
     def _lengths(self, tails: Sequence[str]) -> list[int]:
         """Return how many tokens each tail has; a template has few different ones."""
-        counted = {tail: len(self._bare(tail)) for tail in set(tails)}
+        counted = {tail: len(self.bare(tail)) for tail in set(tails)}
         return [counted[tail] for tail in tails]
 
-    def _bare(self, text: str) -> list[int]:
+    def bare(self, text: str) -> list[int]:
+        """Return the tokens of a text that stands inside a conversation."""
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
 
 
-def _joined(first: str | None, second: str | None) -> str | None:
+def joined(first: str | None, second: str | None) -> str | None:
+    """Return two system texts one below the other; None where neither is given."""
     if first is None or second is None:
         return second if first is None else first
     return "\n\n".join(text for text in (first, second) if text)

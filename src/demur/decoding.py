@@ -1,19 +1,21 @@
 """The one decode loop: batched, greedy or sampled, with a key-value cache, absolute positions and per-row stops.
 
 Rows that finish leave the batch at once; when enough slots are free, waiting prompts are read and take their
-place. No result depends on the neighbours of a row: a sampled row draws from a generator keyed by (seed, prompt,
-sample), and on the CPU in float32 the shapes of the computation are kept such that even the last bit of a row's
-logits does not depend on them (with one thread, in a model without experts). Mean log-probabilities are rounded to
-three places, far above what else may differ.
+place. Where a row's plan mixes the logits of another branch, that branch is a second row of the same batch, which
+is fed the same tokens and leaves when the horizon is reached.
+
+No result depends on the neighbours of a row: a sampled row draws from a generator keyed by (seed, prompt, sample),
+and on the CPU in float32 the shapes of the computation are kept such that even the last bit of a row's logits does
+not depend on them (with one thread, in a model without experts). Mean log-probabilities are rounded to three places,
+far above what else may differ.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -25,9 +27,11 @@ from demur.errors import ModelError
 from demur.lm import LM
 from demur.plan import Intervention, Plan
 from demur.residuals import edit
-from demur.rows import Action, Bound, Key, Rows
-from demur.slots import Slots, rounded
-from demur.types import Finish, Prompt, Response, Sampling
+from demur.rows import Action, Key, Rows
+from demur.seating import Seating, mixed, pairs
+from demur.slots import rounded
+from demur.tasks import Task, along, ask, prepare, tasks
+from demur.types import Prompt, Response, Sampling
 from demur.weights import edits_of, swapped
 
 if TYPE_CHECKING:
@@ -41,19 +45,6 @@ READING = {"cpu": 64, "cuda": 2048}
 """Tokens of padding that cost about as much as one more forward pass."""
 
 What = Plan | Intervention | None
-
-
-@dataclass(eq=False)
-class _Job:
-    """One answer to be written."""
-
-    prompt: Prompt
-    sample: int
-    encoded: Encoded
-    bound: Bound
-    draws: list[float]
-    tokens: list[int] = field(default_factory=list)
-    logprob: float = 0.0
 
 
 def decode(
@@ -84,7 +75,7 @@ def decode(
     order = sorted(range(len(prompts)), key=lambda i: _weights(plans[i]))
     for _, group in groupby(order, key=lambda i: _weights(plans[i])):
         chosen = list(group)
-        jobs = _jobs(lm, [prompts[i] for i in chosen], [plans[i] for i in chosen], how)
+        jobs = tasks(lm, [prompts[i] for i in chosen], [plans[i] for i in chosen], how)
         edits = edits_of(plans[chosen[0]])
         explicit = what[chosen[0]] is not None
         with swapped(lm, edits if explicit else []):
@@ -105,106 +96,111 @@ def _weights(plan: Plan) -> str:
     return plan.fingerprint if plan.weights else ""
 
 
-def _jobs(lm: LM, prompts: Sequence[Prompt], plans: Sequence[Plan], how: Sampling) -> list[_Job]:
-    encoded: list[Encoded] = [Encoded((), 0, 0)] * len(prompts)
-    systems = {plan.system for plan in plans}
-    for system in systems:
-        mine = [i for i, plan in enumerate(plans) if plan.system == system]
-        made = lm.chats.encode([prompts[i] for i in mine], system=system, prefill=how.prefill, thinking=how.thinking)
-        for i, item in zip(mine, made, strict=True):
-            encoded[i] = item
-    jobs = [
-        _Job(prompt, sample, item, lm.bound(plan), _draws(how, prompt.id, sample))
-        for prompt, item, plan in zip(prompts, encoded, plans, strict=True)
-        for sample in range(how.samples)
-    ]
-    return sorted(jobs, key=lambda job: -len(job.encoded.ids))
+class _Loop(Seating):
+    """The state of one run of the loop: a queue, and the rows that are being answered."""
 
-
-def _draws(how: Sampling, prompt_id: str, sample: int) -> list[float]:
-    """Return the uniform draws of one answer, from its own generator."""
-    if how.temperature == 0:
-        return []
-    key = hashlib.sha256(f"{how.seed}\n{prompt_id}\n{sample}".encode()).digest()
-    own = torch.Generator().manual_seed(int.from_bytes(key[:8], "little") >> 1)
-    return torch.rand(how.max_new_tokens, generator=own, dtype=torch.float64).tolist()
-
-
-class _Loop:
-    """The state of one run of the loop: a queue, the live rows in slots 0 to n - 1, and their cache."""
-
-    def __init__(self, lm: LM, jobs: Sequence[_Job], how: Sampling, batch_tokens: int) -> None:
-        self.lm, self.how = lm, how
-        self.queue = deque(jobs)
-        self.live: list[_Job] = []
+    def __init__(self, lm: LM, jobs: Sequence[Task], how: Sampling, batch_tokens: int) -> None:
         longest = rounded(max(len(job.encoded.ids) for job in jobs)) if jobs else 0
         room = batch_tokens // max(longest + min(how.max_new_tokens, 64), 1)
+        rows = sum(map(_rows_of, jobs))
         self.least = LEAST_ROWS if lm.device.type == "cpu" else 1
-        self.capacity = max(self.least, min(MOST_ROWS, room, max(len(jobs), 1)))
-        self.slots = Slots(lm.n_layers, self.capacity, columns=longest + 32)
-        self.rows: Rows | None = None
-        self.last = torch.zeros(0, dtype=torch.long, device=lm.device)
+        self.capacity = max(self.least, 2 if rows > len(jobs) else 1, min(MOST_ROWS, room, rows))
+        super().__init__(lm, self.capacity, longest + 32)
+        self.how, self.queue = how, deque(jobs)
 
     def run(self) -> Iterator[Response]:
         """Yield the answers as they finish."""
-        keys = {key for job in self.queue for key in (*job.bound.parts, *job.bound.probes)}
+        keys = {key for job in self.queue for key in job.bound.places}
         with ExitStack() as stack:
             taps = stack.enter_context(edit(self.lm, keys)) if keys else None
             while self.queue or self.live:
-                free = self.capacity - len(self.live)
-                if self.queue and (not self.live or free >= min(max(self.capacity // 4, 1), len(self.queue))):
-                    yield from self._refill(free, taps)
+                fresh = self._next()
+                if fresh:
+                    yield from self._refill(fresh, taps)
                 else:
                     yield from self._step(taps)
 
-    def _refill(self, free: int, taps: dict[Key, Action] | None) -> Iterator[Response]:
-        """Read the next waiting prompts into free slots, those of like length together."""
-        fresh = [self.queue.popleft() for _ in range(min(free, len(self.queue)))]
+    def _next(self) -> list[Task]:
+        """Take the waiting tasks that are to be read now off the queue; none while few slots are free."""
+        free = self.capacity - self.taken
+        if self.live and free < min(max(self.capacity // 4, 1), len(self.queue)):
+            return []
+        fresh: list[Task] = []
+        while self.queue and _rows_of(self.queue[0]) <= free:
+            fresh.append(self.queue.popleft())
+            free -= _rows_of(fresh[-1])
+        return fresh
+
+    def _refill(self, fresh: Sequence[Task], taps: dict[Key, Action] | None) -> Iterator[Response]:
+        """Read waiting prompts into free slots, those of like length together."""
         spare = READING.get(self.lm.device.type, READING["cuda"])
         for width, jobs in _by_width(fresh, spare):
             yield from self._read(jobs, width, taps)
 
-    def _read(self, fresh: list[_Job], width: int, taps: dict[Key, Action] | None) -> Iterator[Response]:
+    def _read(self, fresh: list[Task], width: int, taps: dict[Key, Action] | None) -> Iterator[Response]:
         """Read prompts of at most `width` tokens and draw their first tokens."""
-        plans = [job.bound.plan for job in fresh]
-        ids, rows, lengths = self.lm.batch([job.encoded for job in fresh], plans, width=width)
-        self.slots.aim(len(self.live), rows.start, width, longest=0)
-        hidden = self.lm.forward(ids, rows, cache=self.slots, taps=taps)
-        pick = torch.arange(len(fresh), device=ids.device)
-        if len(fresh) < self.least:
-            pick = pick.repeat(-(-self.least // len(fresh)))[: self.least]
-        logits = self.lm.head(hidden[pick, lengths[pick] - 1])[: len(fresh)]
+        if any(job.bound.ahead for job in fresh):
+            if taps is not None:
+                taps.clear()
+            ask(self.lm, fresh)
+        beside = [job for job in fresh if job.beside is not None]
+        self._make_way(len(fresh))
+        rows, logits = self._prompts([job.encoded for job in fresh], fresh, len(self.live), width, taps)
+        if not beside:
+            tokens, logprobs = self._draw(logits, fresh)
+            self._enter(fresh, rows, tokens)
+        else:
+            told = [job.beside or job.encoded for job in beside]
+            longest = rounded(max(len(one.ids) for one in told))
+            others, branch = self._prompts(told, beside, self.taken + len(fresh), longest, taps)
+            index = {id(job): i for i, job in enumerate(fresh)}
+            leads = torch.tensor([index[id(job)] for job in beside], device=logits.device)
+            tokens, logprobs = self._draw(mixed(logits, branch, pairs(beside, leads)), fresh)
+            self._enter(fresh, rows, tokens)
+            self._enter_beside(beside, others, tokens[leads])
+        self._settle(len(self.live) - len(fresh), tokens.tolist(), logprobs)
+        yield from self._leave()
+
+    def _prompts(
+        self, told: Sequence[Encoded], jobs: Sequence[Task], first: int, width: int, taps: dict[Key, Action] | None
+    ) -> tuple[Rows, Float[Tensor, "row vocab"]]:
+        """Read prompts into the slots from `first` on; return their rows and the logits of what comes next."""
+        branches = [0 if one is job.encoded else job.bound.mixes for one, job in zip(told, jobs, strict=True)]
+        ids, rows, lengths = self.lm.batch(told, [job.bound.plan for job in jobs], width=width, branches=branches)
+        self.slots.aim(first, rows.start, ids.shape[1], longest=0)
+        hidden = self.lm.forward(ids, prepare(rows, jobs), cache=self.slots, taps=taps)
+        pick = torch.arange(len(jobs), device=ids.device)
+        if len(jobs) < self.least:
+            pick = pick.repeat(-(-self.least // len(jobs)))[: self.least]
+        logits = self.lm.head(hidden[pick, lengths[pick] - 1])[: len(jobs)]
         rows.start, rows.longest, rows.decoding = lengths, int(lengths.max()), True
-        tokens, logprobs = self._draw(logits, fresh)
-        self.rows = rows if self.rows is None or not self.live else self.rows.join(rows)
-        self.last = torch.cat([self.last[: len(self.live)], tokens])
-        self.live += fresh
-        yield from self._settle(len(self.live) - len(fresh), tokens.tolist(), logprobs)
+        return rows, logits
 
     def _step(self, taps: dict[Key, Action] | None) -> Iterator[Response]:
         """Give every live row one more token."""
         rows, last = self._padded()
         self.slots.aim(0, rows.start, 1, longest=rows.longest)
         hidden = self.lm.forward(last[:, None], rows, cache=self.slots, taps=taps)
-        logits = self.lm.head(hidden[:, 0])[: len(self.live)]
-        tokens, logprobs = self._draw(logits, self.live)
-        self.last = tokens
+        logits, count = self.lm.head(hidden[:, 0]), len(self.live)
+        tokens, logprobs = self._draw(mixed(logits[:count], logits[count : self.taken], self.pairs), self.live)
+        self.last = torch.cat([tokens, tokens[self.leads]]) if self.shadows else tokens
         if self.rows is not rows and self.rows is not None:
             self.rows.advance(1)
-        yield from self._settle(0, tokens.tolist(), logprobs)
+        self._settle(0, tokens.tolist(), logprobs)
+        yield from self._leave()
 
     def _padded(self) -> tuple[Rows, Int[Tensor, " row"]]:
-        """Return the live rows, followed by idle copies where they are too few."""
-        rows = self.rows
+        """Return the live rows and the branches behind them, followed by idle copies where they are too few."""
+        rows, count = self.rows, self.taken
         if rows is None:  # cannot happen: a step follows a refill
             raise ModelError("no rows to decode")
-        if len(self.live) >= self.least:
+        if count >= self.least:
             return rows, self.last
-        pick = torch.arange(self.least, device=self.last.device).clamp(max=len(self.live) - 1)
+        pick = torch.arange(self.least, device=self.last.device).clamp(max=count - 1)
         return rows.take(pick), self.last[pick]
 
-    def _draw(self, logits: Float[Tensor, "row vocab"], jobs: Sequence[_Job]) -> tuple[Tensor, list[float]]:
-        """Return each row's next token and its log-probability under the model."""
+    def _draw(self, logits: Float[Tensor, "row vocab"], jobs: Sequence[Task]) -> tuple[Tensor, list[float]]:
+        """Return each row's next token and its log-probability under what it was drawn from."""
         if self.how.temperature == 0:
             tokens = _likeliest(logits)
         else:
@@ -214,47 +210,26 @@ class _Loop:
         chosen = logits.gather(-1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
         return tokens, chosen.tolist()
 
-    def _settle(self, first: int, tokens: list[int], logprobs: list[float]) -> Iterator[Response]:
-        """Append the drawn tokens to the rows from `first` on; yield those that finish, and drop them."""
-        done = []
-        for index, (token, logprob) in enumerate(zip(tokens, logprobs, strict=True), first):
-            job = self.live[index]
+    def _settle(self, first: int, tokens: list[int], logprobs: list[float]) -> None:
+        """Append the drawn tokens to the rows from `first` on, and note which of them end."""
+        for job, token, logprob in zip(self.live[first:], tokens, logprobs, strict=True):
             job.logprob += logprob
             job.tokens.append(token)
             if token in self.lm.stops:
-                done.append((index, "stop"))
+                job.finish = "stop"
             elif len(job.tokens) >= self.how.max_new_tokens:
-                done.append((index, "length"))
-        finished = [self._response(self.live[index], finish) for index, finish in done]
-        if done:
-            self._drop([index for index, _ in done])
+                job.finish = "length"
+
+    def _leave(self) -> Iterator[Response]:
+        """Drop the rows that have ended and the branches that have had their time; yield the answers."""
+        done = [index for index, job in enumerate(self.live) if job.finish]
+        finished = [self._response(self.live[index]) for index in done]
+        if done or any(job.beside is None for job in self.shadows):
+            self._drop(done)
         yield from finished
 
-    def _drop(self, gone: Sequence[int]) -> None:
-        """Free slots; the last live rows move into the holes, so that live rows stay in front."""
-        kept = len(self.live) - len(gone)
-        missing = set(gone)
-        order = list(range(len(self.live)))
-        movers = [i for i in range(kept, len(order)) if i not in missing]
-        holes = [i for i in gone if i < kept]
-        if holes:
-            self.slots.move(movers, holes, max(self._length(i) for i in movers))
-        for source, hole in zip(movers, holes, strict=True):
-            order[hole] = source
-        self.live = [self.live[i] for i in order[:kept]]
-        pick = torch.tensor(order[:kept], dtype=torch.long, device=self.last.device)
-        self.last = self.last[pick]
-        if self.rows is not None:
-            self.rows = self.rows.take(pick)
-            self.rows.longest = max((self._length(i) - 1 for i in range(kept)), default=0)
-
-    def _length(self, index: int) -> int:
-        """Return the tokens of a live row, prompt and answer."""
-        return len(self.live[index].encoded.ids) + len(self.live[index].tokens)
-
-    def _response(self, job: _Job, finish: str) -> Response:
-        kind: Finish = "stop" if finish == "stop" else "length"
-        written = job.tokens[:-1] if finish == "stop" else job.tokens
+    def _response(self, job: Task) -> Response:
+        written = job.tokens[:-1] if job.finish == "stop" else job.tokens
         whole = [*job.encoded.ids[job.encoded.prompt :], *written]
         text = str(self.lm.tokenizer.decode(whole, skip_special_tokens=True))
         reasoning, answer = split_thinking(text, is_open=job.encoded.thinking, harmony=self.lm.chats.harmony)
@@ -263,15 +238,20 @@ class _Loop:
             sample=job.sample,
             text=answer,
             reasoning=reasoning,
-            finish=kind,
+            finish=job.finish or "length",
             n_tokens=len(job.tokens),
             logprob=round(job.logprob / len(job.tokens), 3),
         )
 
 
-def _by_width(jobs: Sequence[_Job], spare: int) -> list[tuple[int, list[_Job]]]:
+def _rows_of(job: Task) -> int:
+    """Return how many rows a task may take at most: its own, and that of a branch."""
+    return 1 + bool(job.bound.mixes)
+
+
+def _by_width(jobs: Sequence[Task], spare: int) -> list[tuple[int, list[Task]]]:
     """Split jobs, longest prompts first, into (width, jobs); a split must save more than `spare` tokens of padding."""
-    parts: list[tuple[int, list[_Job]]] = []
+    parts: list[tuple[int, list[Task]]] = []
     for width, group in groupby(jobs, key=lambda job: rounded(len(job.encoded.ids))):
         more = list(group)
         if parts and (parts[-1][0] - width) * len(more) <= spare:
@@ -312,19 +292,12 @@ def sample(
 def first_token_logits(
     lm: LM, prompts: Sequence[Prompt], plan: What = None, *, batch_tokens: int = BATCH_TOKENS
 ) -> Float[Tensor, "prompt vocab"]:
-    """Return the logits of the first answer token, in the order of the prompts."""
-    how = Sampling(max_new_tokens=1)
+    """Return the logits that the first answer token is drawn from, in the order of the prompts."""
     chosen = lm.plan_of(plan)
-    jobs = _jobs(lm, [replace(p, id=str(i)) for i, p in enumerate(prompts)], [chosen] * len(prompts), how)
-    edits = edits_of(chosen) if plan is not None else []
+    named = [replace(p, id=str(i)) for i, p in enumerate(prompts)]
+    waiting = tasks(lm, named, [chosen] * len(prompts), Sampling(max_new_tokens=1))
     found: list[Tensor] = [torch.empty(0)] * len(prompts)
-    with swapped(lm, edits):
-        step = max(1, batch_tokens // max((len(j.encoded.ids) for j in jobs), default=1))
-        for start in range(0, len(jobs), step):
-            batch = jobs[start : start + step]
-            ids, rows, lengths = lm.batch([j.encoded for j in batch], [j.bound.plan for j in batch])
-            hidden = lm.forward(ids, rows)
-            logits = lm.head(hidden[torch.arange(len(batch), device=ids.device), lengths - 1]).cpu()
-            for job, row in zip(batch, logits, strict=True):
-                found[int(job.prompt.id)] = row
+    with swapped(lm, edits_of(chosen) if plan is not None else []):
+        for index, logits in along(lm, waiting, [()] * len(waiting), batch_tokens=batch_tokens):
+            found[int(waiting[index].prompt.id)] = logits[0].cpu()
     return torch.stack(found) if found else torch.empty(0, 0)

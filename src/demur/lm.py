@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from demur.architectures import Anatomy, Frame, Half, dissect, frame
+from demur.binding import EMBEDDING, Action, Bound, Key, bind
 from demur.chats import Chats, Encoded, Thinking
 from demur.errors import ConfigError, ModelError
 from demur.plan import Intervention, Plan, Point, merge
 from demur.residuals import Port, tapped
-from demur.rows import Action, Bound, Key, Rows, bind
+from demur.rows import Rows
 from demur.slots import Slots, rounded
 from demur.types import ModelRef, Prompt
 from demur.weights import edits_of, swapped
@@ -120,7 +121,12 @@ class LM:
         return found
 
     def batch(
-        self, encoded: Sequence[Encoded], plans: Sequence[Plan] | None = None, *, width: int = 0
+        self,
+        encoded: Sequence[Encoded],
+        plans: Sequence[Plan] | None = None,
+        *,
+        width: int = 0,
+        branches: Sequence[int] | None = None,
     ) -> tuple[Int[Tensor, "row token"], Rows, Int[Tensor, " row"]]:
         """Return tokens padded on the right, their rows, and their lengths.
 
@@ -128,11 +134,12 @@ class LM:
             encoded: the prompts.
             plans: one for each; by default what is attached.
             width: tokens per row to pad to, at least.
+            branches: which branch each prompt is told as; by default the base.
         """
         length = max([width, *(len(e.ids) for e in encoded)])
         ids = torch.tensor([[*e.ids, *(0,) * (length - len(e.ids))] for e in encoded], device=self.device)
         chosen = [self.bound(p) for p in plans] if plans is not None else [self.bound(self._default)] * len(encoded)
-        rows = Rows.of(encoded, chosen, self.device)
+        rows = Rows.of(encoded, chosen, self.device, branches)
         return ids, rows, torch.tensor([len(e.ids) for e in encoded], device=self.device)
 
     # the forward pass
@@ -166,12 +173,14 @@ class LM:
             states: the stream before block `first` (at least 1), in place of what the blocks before it would give.
         """
         probes: dict[Key, Action] = {}
-        if not rows.known and all(plan.one_pass for plan in rows.plans):
-            probes = self.gate_readers(rows)
-        elif not rows.known:
-            if taps is not None:
-                taps.clear()
-            self._read_gates(ids, rows)
+        if rows.pending:
+            rows.check_whole(ids.shape[1])
+            if all(plan.one_pass for plan in rows.pending):
+                probes = rows.readers()
+            else:
+                if taps is not None:
+                    taps.clear()
+                self.ask(ids, rows)
         tokens = ids.shape[1]
         actions = _chained(probes, rows.edits(tokens), readers or {})
         if taps is not None:
@@ -189,30 +198,27 @@ class LM:
         rows.advance(tokens)
         return hidden
 
-    def gate_readers(self, rows: Rows) -> dict[Key, Action]:
-        """Return what sets the rows' gates, by place; each is to see the untouched stream of the whole prompt."""
-        pick = torch.arange(len(rows), device=rows.prompt.device)
+    @torch.no_grad()
+    def ask(self, ids: Int[Tensor, "row token"], rows: Rows, *, branch: int | None = None) -> None:
+        """Read the rows' gates and untouched sources in a pass of their own, without any edit.
 
-        def reader(key: Key) -> Action:
-            def action(h: Tensor) -> Tensor:
-                for index, plan in enumerate(rows.plans):
-                    for gate, probe in plan.probes.get(key, []):
-                        opened = probe.open(h[pick, rows.prompt - 1])
-                        rows.gates[:, gate] = torch.where(rows.which == index, opened, rows.gates[:, gate])
-                return h
+        Args:
+            ids: the tokens of whole prompts.
+            rows: rows that are all of one branch.
+            branch: which; None where there is only the base, and all gates must be readable on it.
 
-            return action
-
-        return {key: reader(key) for key in {key for plan in rows.plans for key in plan.probes}}
-
-    def _read_gates(self, ids: Tensor, rows: Rows) -> None:
-        """Set the rows' gates in a pass of their own, where an edit would come before a gate."""
-        readers = self.gate_readers(rows)
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(self.frame.only(0, max(layer for layer, _ in readers)))
-            stack.enter_context(tapped({key: self.port(*key) for key in readers})).update(readers)
-            self._run(ids, rows, None)
-        rows.known = True
+        Raises:
+            ModelError: where a gate reads another branch and none is named.
+        """
+        if branch is None and any(plan.foreign for plan in rows.pending):
+            raise ModelError("a plan whose gates read another branch can be answered with, not run as one forward pass")
+        readers = rows.readers(branch or 0)
+        if readers:
+            with contextlib.ExitStack() as stack:
+                stack.enter_context(self.frame.only(0, max(layer for layer, _ in readers)))
+                stack.enter_context(tapped({key: self.port(*key) for key in readers})).update(readers)
+                self._run(ids, rows, None)
+        rows.known = branch is None or rows.known
 
     def _run(self, ids: Tensor, rows: Rows, cache: Slots | None) -> Tensor:
         positions = rows.positions(ids.shape[1])
@@ -295,12 +301,14 @@ class LM:
         return self.anatomy.attention if part == "attention" else self.anatomy.mlp
 
     def port(self, layer: int, point: Point) -> Port:
-        """Return where a point of a block can be tapped.
+        """Return where a point of a block, or the embedding, can be tapped.
 
         Raises:
             ConfigError: for a layer out of range.
             ModelError: where the block's parts are not understood.
         """
+        if (layer, point) == EMBEDDING:
+            return Port(self.frame.embedding, incoming=False)
         if not 0 <= layer < self.n_layers:
             raise ConfigError(f"layer {layer} is out of range; this model has layers 0 to {self.n_layers - 1}")
         block = self.blocks[layer]

@@ -1,96 +1,83 @@
-"""`Plan`: an intervention as data, read by the forward pass row by row.
+"""`Plan`: an intervention as data, read by the forward pass and the decode loop row by row.
 
-A plan lists edits of the residual stream (`sites`), the probes that switch them on or off per row (`gates`),
-a system text (`system`) and edits of the weights (`weights`). It holds its tensors by name, goes to a folder and
-back, and has a fingerprint. Rows of different plans share a batch.
+The language, for authors of methods. A method fits whatever it needs and gives an intervention, whose `plan(lm)` is
+one `Plan`. A plan holds tensors by name and up to seven lists or texts; each is optional, and a plan without any
+changes nothing:
+
+- `system`: a text put before the prompt's own system text.
+- `soft_tokens`: embeddings that stand where that text would stand.
+- `branches`: the same conversation under another system text or with another beginning, read beside the base in the
+  same batch (`mixing.Branch`). Branch 0 is the base, the plan's first is 1.
+- `gates`: a number per row, made from a probe of the untouched model's states (`gates.Gate`, `gates.Probe`).
+- `sites`: edits of the stream, h + D(h), at layers, a point and positions, times a gate's value (`sites.Site`).
+- `logits`: what is made of the branches' next-token logits, and for how many tokens (`mixing.Logits`).
+- `weights`: edits of the model's weights.
+
+What holds for all of them:
+
+- Positions are absolute and belong to each row: no edit depends on padding, on neighbours, on whether there is a
+  cache or on when a row entered the batch. Sites with the same point act in the order of the list.
+- A gate belongs to a request. It is read once from the untouched model (no site of the plan has acted), before or
+  while the prompt is read, and all branches share it; or, where it says so, by each token for itself.
+- The answer is one: whatever a branch is told, it is given the tokens that were drawn from the mixed logits. Branches
+  of a row leave the batch when the horizon is reached or the row's gate is shut; the base goes on alone.
+- When things happen is part of the parts: a site by its positions (`generated[:k]` ends by itself), logits by their
+  horizon, gates by their lifetime. There is no other schedule.
+- Plans are composed left to right by `merge`: sites fold, system texts stand one below the other, gates and branches
+  are renumbered, and at most one of the plans may mix logits, and one bring soft tokens.
+- Strength 0, a gate of 0, a horizon of 0 and an empty plan give the untouched model bit for bit.
+- Rows of different plans share a batch, unless a plan changes weights.
+
+A plan goes to a folder (JSON and safetensors, with a version; unknown fields are errors) and has a fingerprint.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import itertools
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from demur.errors import ConfigError, DataError
 from demur.files import read_json, write_json
+from demur.gates import Gate, Probe
+from demur.mixing import Branch, Logits
+from demur.sites import POINTS, POSITIONS, Point, Site, at_layer, check_positions, layers_text, unit
 from demur.types import from_json, to_json
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float
-
     from demur.lm import LM
 
-Point = Literal["resid_pre", "norm_in", "attn_write", "attn_out", "mlp_write", "mlp_out", "resid_post"]
-POINTS: tuple[Point, ...] = ("resid_pre", "norm_in", "attn_write", "attn_out", "mlp_write", "mlp_out", "resid_post")
-"""Points of a block in the order in which they are computed.
+__all__ = [
+    "POINTS",
+    "POSITIONS",
+    "Branch",
+    "Edit",
+    "Gate",
+    "Intervention",
+    "Logits",
+    "Plan",
+    "Point",
+    "Probe",
+    "Site",
+    "WeightDelta",
+    "WeightEdit",
+    "at_layer",
+    "check_positions",
+    "load_tensors",
+    "merge",
+    "save_tensors",
+    "unit",
+]
 
-`resid_pre` and `resid_post` are the stream before and after the block, `norm_in` is what attention reads,
-`attn_out` and `mlp_out` are what is added to the stream, and `attn_write` and `mlp_write` are what the last
-matrix gives before a post-norm: the same as `attn_out` and `mlp_out` where a model has no post-norm.
-"""
-POSITIONS = ("all", "prompt", "last_prompt", "from_instruction_end", "generated", "generated[:k]")
 PLAN, TENSORS = "plan.json", "tensors.safetensors"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Site:
-    """One edit of the residual stream.
-
-    With `v` the vector, `u = v / |v|` and `s` the strength: `add` is h + s v, `ablate` is h - s <h, u> u, and
-    `set` is h - <h, u> u + s v.
-    """
-
-    op: Literal["add", "ablate", "set"]
-    layers: tuple[int, ...]
-    point: Point
-    vector: str
-    """Name of a tensor of the plan: Float[" d_model"], or Float["layer d_model"] with one row per block."""
-    strength: float
-    positions: str = "all"
-    gate: int | None = None
-    """Index of the gate that must be open."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Gate:
-    """A linear probe of the untouched model, read once per row while the prompt is read, then kept.
-
-    Open where `<h, weight> + bias` is above (or below) the threshold.
-    """
-
-    layer: int
-    point: Point = "resid_post"
-    weight: Float[Tensor, " d_model"]
-    bias: float = 0.0
-    rule: Literal["above", "below"] = "above"
-    threshold: float = 0.0
-    position: Literal["last_prompt"] = "last_prompt"
-
-    def __post_init__(self) -> None:
-        _check_point(self.point)
-        if self.rule not in ("above", "below") or self.position != "last_prompt":
-            raise ConfigError(
-                f"gate: rule {self.rule!r} at {self.position!r} is not understood; allowed: above, below at last_prompt"
-            )
-
-    def opens(self, states: Float[Tensor, "row d_model"]) -> Bool[Tensor, " row"]:
-        """Return for which states, read at the gate's place, it is open."""
-        value = states.float() @ self.weight.to(states.device) + self.bias
-        return value > self.threshold if self.rule == "above" else value < self.threshold
-
-    def record(self) -> dict[str, Any]:
-        """Return everything but the weight, as JSON values."""
-        names = [f.name for f in dataclasses.fields(self) if f.name != "weight"]
-        return {name: getattr(self, name) for name in names}
+FORMAT = 2
+"""Version of `plan.json`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +104,7 @@ class WeightEdit:
 
     def describe(self) -> str:
         """Return what it does, in plain words."""
-        where = "the embedding" if self.part == "embedding" else f"{self.part} of {_layers(self.layers)}"
+        where = "the embedding" if self.part == "embedding" else f"{self.part} of {layers_text(self.layers)}"
         return f"project {self.strength:g} x {self.vector} out of the weights of {where}"
 
 
@@ -159,49 +146,78 @@ class Plan:
     gates: tuple[Gate, ...] = ()
     system: str | None = None
     """A system text put before the prompt's own."""
+    soft_tokens: str = ""
+    """Name of a tensor Float["token d_model"]: embeddings that stand after the system text, on every branch."""
+    branches: tuple[Branch, ...] = ()
+    logits: Logits | None = None
     weights: tuple[Edit, ...] = ()
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in (*(s.vector for s in self.sites), *(name for e in self.weights for name in e.named)):
+        named = [*(name for part in (*self.sites, *self.weights) for name in part.named)]
+        for name in (*named, *([self.soft_tokens] if self.soft_tokens else ())):
             if name not in self.tensors:
                 raise ConfigError(f"plan: the tensor {name!r} is named by an edit, but is not there")
         for site in self.sites:
-            check_positions(site.positions)
-            _check_point(site.point)
-            if site.gate is not None and not 0 <= site.gate < len(self.gates):
-                raise ConfigError(f"plan: a site names gate {site.gate}, but there are {len(self.gates)} gates")
+            self._check("a site", site.gate, site.branches or ())
+        if self.logits is not None:
+            self._check("logits", self.logits.gate, (self.logits.branch,))
+        for index, gate in enumerate(self.gates):
+            self._check(f"gate {index}", None, () if gate.probe is None else (gate.probe.branch,))
+            if any(not 0 <= other < index for other in gate.of):
+                raise ConfigError(f"plan: gate {index} joins {gate.of}, but only gates before it can be joined")
+            if any(self.gates[other].lifetime != gate.lifetime for other in gate.of):
+                raise ConfigError(f"plan: gate {index} joins gates of another lifetime than its own")
+        mixes = self.logits.gate if self.logits is not None else None
+        if mixes is not None and self.gates[mixes].lifetime != "request":
+            raise ConfigError("plan: logits need a gate that is read once per request")
+
+    def _check(self, what: str, gate: int | None, branches: Iterable[int]) -> None:
+        if gate is not None and not 0 <= gate < len(self.gates):
+            raise ConfigError(f"plan: {what} names gate {gate}, but there are {len(self.gates)} gates")
+        for branch in branches:
+            if not 0 <= branch <= len(self.branches):
+                count = len(self.branches)
+                raise ConfigError(f"plan: {what} names branch {branch}, but there are {count} beside the base")
+
+    def choices(self, gate: int) -> int:
+        """Return how many values a gate has for each row."""
+        own = self.gates[gate]
+        return max(self.choices(i) for i in own.of) if own.of else own.choices
 
     @property
     def fingerprint(self) -> str:
         """16 hex digits, equal for plans that do the same (edits, order, texts, tensors)."""
         digest = hashlib.sha256(repr(self._record()).encode())
         for name, tensor in sorted(self._stored().items()):
-            digest.update(name.encode())
+            digest.update(f"{name} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().float().numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def _record(self) -> dict[str, Any]:
         return {
+            "format": FORMAT,
             "sites": to_json(self.sites),
             "gates": [gate.record() for gate in self.gates],
             "system": self.system,
+            "soft_tokens": self.soft_tokens,
+            "branches": to_json(self.branches),
+            "logits": None if self.logits is None else to_json(self.logits),
             "weights": to_json(self.weights),
         }
 
     def _stored(self) -> dict[str, Tensor]:
-        return {**self.tensors, **{f"gate {i}": gate.weight for i, gate in enumerate(self.gates)}}
+        weights = {f"gate {i}": gate.weight for i, gate in enumerate(self.gates) if gate.weight is not None}
+        return {**self.tensors, **weights}
 
     def describe(self) -> str:
-        """Return one line per edit, in plain words."""
+        """Return one line per part, in plain words."""
         lines = [f"system text: {self.system!r}"] if self.system is not None else []
-        for site in self.sites:
-            gate = "" if site.gate is None else f", where gate {site.gate} is open"
-            where = f"{site.point} of {_layers(site.layers)}, {site.positions} tokens{gate}"
-            lines.append(f"{site.op} {site.strength:g} x {site.vector} at {where}")
-        for index, gate_ in enumerate(self.gates):
-            read = f"probe of {gate_.point}[{gate_.layer}] at {gate_.position} is {gate_.rule} {gate_.threshold:g}"
-            lines.append(f"gate {index} is open where the {read}")
+        lines += [f"soft tokens: {self.soft_tokens}"] if self.soft_tokens else []
+        lines += [f"branch {index}: {branch.describe()}" for index, branch in enumerate(self.branches, 1)]
+        lines += [site.describe() for site in self.sites]
+        lines += [f"gate {index} {gate.describe()}" for index, gate in enumerate(self.gates)]
+        lines += [self.logits.describe()] if self.logits is not None else []
         lines += [edit.describe() for edit in self.weights]
         return "\n".join(lines) or "nothing"
 
@@ -216,15 +232,26 @@ class Plan:
         """Read what `save` wrote.
 
         Raises:
-            DataError: where a file is missing or is not a plan.
+            DataError: where a file is missing, is not a plan, is of another version, or holds an unknown field.
         """
         record, tensors = read_json(folder / PLAN), load_tensors(folder / TENSORS)
         where = str(folder / PLAN)
+        if not isinstance(record, dict) or record.get("format") != FORMAT:
+            found = record.get("format") if isinstance(record, dict) else None
+            raise DataError(f"{where} is a plan of format {found!r}; this version reads {FORMAT}: make it anew")
+        unknown = set(record) - set(cls()._record())
+        if unknown:
+            raise DataError(f"unknown field {min(unknown)!r} in {where}; allowed: {', '.join(cls()._record())}")
+        weights = [tensors.pop(f"gate {i}", None) for i in range(len(record.get("gates", ())))]
+        gates = zip(record.get("gates", ()), weights, strict=True)
         return cls(
-            sites=tuple(from_json(Site, item, where=where) for item in record["sites"]),
-            gates=tuple(Gate(**item, weight=tensors.pop(f"gate {i}")) for i, item in enumerate(record["gates"])),
-            weights=tuple(_edit(item, where) for item in record["weights"]),
-            system=record["system"],
+            sites=tuple(from_json(Site, item, where=where) for item in record.get("sites", ())),
+            gates=tuple(Gate.of_record(item, weight) for item, weight in gates),
+            weights=tuple(_edit(item, where) for item in record.get("weights", ())),
+            branches=tuple(from_json(Branch, item, where=where) for item in record.get("branches", ())),
+            logits=from_json(Logits, record["logits"], where=where) if record.get("logits") else None,
+            system=record.get("system"),
+            soft_tokens=record.get("soft_tokens", ""),
             tensors=tensors,
         )
 
@@ -265,64 +292,42 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def merge(plans: Iterable[Plan]) -> Plan:
-    """Join plans in order: sites of one point fold left, system texts stand one below the other."""
-    sites: list[Site] = []
-    gates: list[Gate] = []
-    weights: list[Edit] = []
-    tensors: dict[str, Tensor] = {}
-    texts = []
-    for index, plan in enumerate(plans):
-        prefix, offset = f"{index}.", len(gates)
-        tensors |= {prefix + name: tensor for name, tensor in plan.tensors.items()}
-        for site in plan.sites:
-            gate = None if site.gate is None else site.gate + offset
-            sites.append(dataclasses.replace(site, vector=prefix + site.vector, gate=gate))
-        gates += plan.gates
-        weights += [edit.renamed(prefix) for edit in plan.weights]
-        texts += [plan.system] if plan.system is not None else []
-    system = "\n\n".join(text for text in texts if text) if texts else None
-    return Plan(sites=tuple(sites), gates=tuple(gates), weights=tuple(weights), system=system, tensors=tensors)
+    """Join plans, left to right.
 
-
-def check_positions(name: str) -> int | None:
-    """Return k of `generated[:k]`, None for the other position names.
+    Sites of one point act in order, system texts stand one below the other, gates and branches are renumbered.
 
     Raises:
-        ConfigError: for a name that is none of `POSITIONS`.
+        ConfigError: where more than one of them mixes logits, or brings soft tokens.
     """
-    found = re.fullmatch(r"generated\[:(\d+)\]", name)
-    if found:
-        return int(found.group(1))
-    if name not in POSITIONS[:-1]:
-        raise ConfigError(f"positions {name!r} are not understood; allowed: {', '.join(POSITIONS)}")
-    return None
-
-
-def at_layer(tensor: Tensor, layer: int) -> Tensor:
-    """Return the vector for a block: row `layer` of a Float["layer d_model"], or the vector itself."""
-    return tensor[layer] if tensor.ndim == 2 else tensor
-
-
-def unit(vector: Tensor) -> Tensor:
-    """Return the vector at length 1 in float32, the length taken in float64; a zero vector stays zero."""
-    wide = vector.double()
-    return torch.nn.functional.normalize(wide, dim=0, eps=1e-300).float()
+    parts = list(plans)
+    made: dict[str, list[Any]] = {name: [] for name in ("sites", "gates", "branches", "weights", "logits", "soft")}
+    tensors: dict[str, Tensor] = {}
+    for index, plan in enumerate(parts):
+        prefix, gates, branches = f"{index}.", len(made["gates"]), len(made["branches"])
+        tensors |= {prefix + name: tensor for name, tensor in plan.tensors.items()}
+        made["sites"] += [site.moved(prefix, gates, branches) for site in plan.sites]
+        made["gates"] += [gate.moved(gates, branches) for gate in plan.gates]
+        made["branches"] += plan.branches
+        made["weights"] += [edit.renamed(prefix) for edit in plan.weights]
+        made["logits"] += [plan.logits.moved(gates, branches)] if plan.logits is not None else []
+        made["soft"] += [prefix + plan.soft_tokens] if plan.soft_tokens else []
+    for name, what in (("logits", "mix logits"), ("soft", "bring soft tokens")):
+        if len(made[name]) > 1:
+            raise ConfigError(f"{len(made[name])} of the plans {what}; at most one may")
+    texts = [plan.system for plan in parts if plan.system is not None]
+    return Plan(
+        sites=tuple(made["sites"]),
+        gates=tuple(made["gates"]),
+        branches=tuple(made["branches"]),
+        weights=tuple(made["weights"]),
+        logits=made["logits"][0] if made["logits"] else None,
+        soft_tokens=made["soft"][0] if made["soft"] else "",
+        system="\n\n".join(text for text in texts if text) if texts else None,
+        tensors=tensors,
+    )
 
 
 def _edit(record: dict[str, Any], where: str) -> Edit:
     if "module" in record:
         return from_json(WeightDelta, record, where=where)
     return from_json(WeightEdit, record, where=where)
-
-
-def _check_point(point: str) -> None:
-    if point not in POINTS:
-        raise ConfigError(f"point {point!r} is not understood; allowed: {', '.join(POINTS)}")
-
-
-def _layers(layers: tuple[int, ...]) -> str:
-    if len(layers) == 1:
-        return f"layer {layers[0]}"
-    steps = {b - a for a, b in itertools.pairwise(layers)}
-    shown = f"{layers[0]} to {layers[-1]}" if steps == {1} else ", ".join(map(str, layers))
-    return f"layers {shown}"

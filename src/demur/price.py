@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from demur import stats
-from demur.chats import Encoded
 from demur.errors import DataError
 from demur.lm import LM
 from demur.plan import Intervention, Plan
-from demur.residuals import batches
+from demur.tasks import Task, along, tell
 from demur.types import Prompt, Response
 from demur.weights import edits_of, swapped
 
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
 
 POSITIONS = 32
 BATCH_TOKENS = 4096
+TOGETHER = 64
+"""Prompts whose logits are held at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,17 +75,13 @@ def price(lm: LM, prompts: Sequence[Prompt], responses: Sequence[Response], what
     if not prompts or [p.id for p in prompts] != [r.prompt_id for r in responses]:
         raise DataError(f"price needs an answer to each prompt, in order; got {len(prompts)} and {len(responses)}")
     plan = lm.plan_of(what)
-    base = _rows(lm, prompts, responses, None)
-    moved = _rows(lm, prompts, responses, plan.system)
-    order = sorted(range(len(prompts)), key=lambda i: len(moved[i].ids))
     found: list[Sequence[float]] = [()] * len(prompts)
-    for run in batches([len(moved[i].ids) for i in order], BATCH_TOKENS):
-        batch = [order[i] for i in run]
-        before = _logits(lm, [base[i] for i in batch], Plan())
+    for start in range(0, len(prompts), TOGETHER):
+        some = slice(start, start + TOGETHER)
+        before = _logits(lm, prompts[some], responses[some], Plan())
         with swapped(lm, edits_of(plan)):
-            after = _logits(lm, [moved[i] for i in batch], plan)
-        for i, own, other in zip(batch, before, after, strict=True):
-            found[i] = kl(own, other).tolist()
+            after = _logits(lm, prompts[some], responses[some], plan)
+        found[some] = [kl(own, other).tolist() for own, other in zip(before, after, strict=True)]
     return Price(
         price_kl_first=sum(row[0] for row in found) / len(found),
         price_kl=sum(sum(row) / len(row) for row in found) / len(found),
@@ -121,19 +118,18 @@ def curve(distances: Sequence[Sequence[float]], groups: Sequence[str], *, n_boot
     return tuple(points)
 
 
-def _rows(lm: LM, prompts: Sequence[Prompt], responses: Sequence[Response], system: str | None) -> list[Encoded]:
-    made = []
-    for encoded, response in zip(lm.chats.encode(prompts, system=system), responses, strict=True):
-        answer = lm.tokenizer(response.text, add_special_tokens=False)["input_ids"] if response.text else []
-        ids = (*encoded.ids[: encoded.prompt], *answer[: POSITIONS - 1])
-        made.append(Encoded(ids, encoded.prompt, encoded.instruction))
-    return made
-
-
-def _logits(lm: LM, encoded: Sequence[Encoded], plan: Plan) -> list[Float[torch.Tensor, "position vocab"]]:
-    ids, rows, lengths = lm.batch(encoded, [plan] * len(encoded))
-    hidden = lm.forward(ids, rows)
-    return [
-        lm.head(hidden[i, e.prompt - 1 : int(length)])
-        for i, (e, length) in enumerate(zip(encoded, lengths, strict=True))
+def _logits(
+    lm: LM, prompts: Sequence[Prompt], responses: Sequence[Response], plan: Plan
+) -> list[Float[torch.Tensor, "position vocab"]]:
+    """Return the raw logits before each of the first tokens of given answers; a prompt's own prefill is left out."""
+    bare = [replace(p, meta=tuple(pair for pair in p.meta if pair[0] != "prefill")) for p in prompts]
+    answers = [
+        lm.tokenizer(r.text, add_special_tokens=False)["input_ids"][: POSITIONS - 1] if r.text else []
+        for r in responses
     ]
+    waiting = [
+        Task(prompt, 0, told.pop(0), lm.bound(plan), [], told=told)
+        for prompt, told in zip(bare, tell(lm, bare, plan), strict=True)
+    ]
+    found = dict(along(lm, waiting, answers, batch_tokens=BATCH_TOKENS))
+    return [found[i] for i in range(len(prompts))]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from demur.chats import Encoded
+from demur.decoding import first_token_logits
 from demur.lm import LM
 from demur.plan import Intervention, Plan
 from demur.residuals import batches
@@ -26,7 +27,7 @@ class Screen:
     """The first answer token of some prompts under any number of plans.
 
     The states at the place of a plan's first edit are kept for every token of the prompts (a few hundred), for each
-    such place. Plans that bring a system text or change weights are run whole.
+    such place. Plans that bring a system text, soft tokens or branches, or change weights, are run whole.
     """
 
     def __init__(self, lm: LM, prompts: Sequence[Prompt], *, batch_tokens: int = BATCH_TOKENS) -> None:
@@ -50,6 +51,9 @@ class Screen:
             ConfigError: for a plan that does not fit the model.
         """
         plan = self.lm.plan_of(what)
+        bound = self.lm.bound(plan)
+        if bound.mixes or bound.foreign or bound.soft is not None:
+            return first_token_logits(self.lm, self.prompts, what, batch_tokens=self.batch_tokens)
         edits = edits_of(plan) if what is not None else []
         key = plan.system
         place = None if edits or key != self.lm.plan_of(None).system else self._place(plan)
@@ -67,10 +71,12 @@ class Screen:
     def _place(self, plan: Plan) -> Key | None:
         """Return where a plan begins to act: before the lowest block it touches, or after it; None for the start."""
         bound = self.lm.bound(plan)
-        touched = {*bound.parts, *bound.probes}
+        touched = {key for key in bound.places if key[0] >= 0}
         lowest = min((layer for layer, _ in touched), default=self.lm.n_layers - 1)
         end: Key = (lowest, "resid_post")
-        if all(key == end for key in touched if key[0] == lowest) and all(key == end for key in bound.probes):
+        if all(key == end for key in touched if key[0] == lowest) and all(
+            key == end for key in (*bound.probes, *bound.sources)
+        ):
             return end
         return (lowest, "resid_pre") if lowest else None
 
@@ -82,7 +88,7 @@ class Screen:
         states = self._states(place)[number]
         if point == "resid_pre":
             return self.lm.forward(ids, rows, first=layer, states=states)
-        for action in (self.lm.gate_readers(rows).get(place), rows.edits(ids.shape[1]).get(place)):
+        for action in (rows.readers().get(place), rows.edits(ids.shape[1]).get(place)):
             states = states if action is None else action(states)
         rows.known = True
         return self.lm.forward(ids, rows, first=layer + 1, states=states)

@@ -63,13 +63,13 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             kept[view.index[:, None], :, columns] = states.transpose(1, 2)
         return kept[first:last, :, : view.read]
 
-    def grow(self, columns: int) -> None:
-        """Make room for `columns` columns."""
+    def grow(self, rows: int, columns: int) -> None:
+        """Make room for so many slots and columns."""
         for name in ("keys", "values"):
             old = getattr(self, name)
             if old is not None:
-                new = old.new_zeros((*old.shape[:2], columns, old.shape[3]))
-                new[:, :, : old.shape[2]] = old
+                new = old.new_zeros((rows, old.shape[1], columns, old.shape[3]))
+                new[: len(old), :, : old.shape[2]] = old
                 setattr(self, name, new)
 
     def move(self, sources: Tensor, targets: Tensor, columns: int) -> None:
@@ -121,10 +121,12 @@ class Slots(Cache):
         self.first, self.start, self.fresh = first, start, longest == 0
         self.index = torch.arange(first, first + len(start), device=start.device)
         self.read = rounded(longest + tokens)
-        if self.read > self.columns:
-            self.columns = rounded(max(self.read, 2 * self.columns))
+        if self.read > self.columns or first + len(start) > self.rows:
+            if self.read > self.columns:
+                self.columns = rounded(max(self.read, 2 * self.columns))
+            self.rows = max(self.rows, first + len(start))
             for layer in self.kept:
-                layer.grow(self.columns)
+                layer.grow(self.rows, self.columns)
 
     def move(self, sources: Sequence[int], targets: Sequence[int], columns: int) -> None:
         """Copy the first `columns` columns of slots over as many others, none of which is a source, in every layer."""

@@ -20,7 +20,7 @@ from demur.interventions.instruct import Instruct
 from demur.interventions.stack import Stack
 from demur.interventions.steer import Steer
 from demur.lm import LM, attach
-from demur.plan import Gate
+from demur.plan import Gate, Probe
 from demur.price import kl, price
 from demur.residuals import capture
 from demur.screen import Screen
@@ -46,7 +46,7 @@ def gate(model: LM, some: list[Prompt], layer: int) -> Gate:
     weight = direction(7).vectors[0]
     scores = (capture(model, some, layers=(layer,))[:, 0] @ weight).sort().values
     middle = len(some) // 2
-    return Gate(layer=layer, weight=weight, threshold=float(scores[middle - 1 : middle + 1].mean()))
+    return Gate(probe=Probe(layers=(layer,)), weight=weight, threshold=float(scores[middle - 1 : middle + 1].mean()))
 
 
 def answers(rows: Any) -> dict[tuple[str, int], Response]:

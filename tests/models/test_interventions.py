@@ -22,7 +22,7 @@ from demur.interventions.stack import Stack
 from demur.interventions.steer import Steer
 from demur.lm import LM, attach
 from demur.lora import Lora
-from demur.plan import Gate, Intervention, Plan
+from demur.plan import Gate, Intervention, Plan, Probe
 from demur.residuals import capture
 from demur.rows import Rows
 from demur.slots import Slots
@@ -46,7 +46,8 @@ def gate(model: LM, layer: int = 0) -> Gate:
     """A gate that is open for some of the prompts and shut for others."""
     weight = direction(model, seed=3).vectors[0]
     scores = (capture(model, PROMPTS, layers=(layer,))[:, 0] @ weight).sort().values
-    return Gate(layer=layer, weight=weight, bias=0.5, threshold=float(scores[:2].mean()) + 0.5, rule="below")
+    threshold = float(scores[:2].mean()) + 0.5
+    return Gate(probe=Probe(layers=(layer,)), weight=weight, bias=0.5, threshold=threshold, rule="below")
 
 
 def adapter(model: LM, strength: float, seed: int = 0) -> Adapter:
@@ -227,7 +228,7 @@ def test_a_saved_intervention_comes_back_equal(kind: str, tmp_path: Path) -> Non
 
 
 def test_every_registered_intervention_is_covered_here() -> None:
-    covered = {kind.partition("_")[0] for kind in KINDS} | {"instruct"}
+    covered = {kind.partition("_")[0] for kind in KINDS} | {"instruct", "contrastive"}  # its own: test_contrastive.py
     assert set(registry.names("interventions")) == covered
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from demur.errors import ConfigError, DataError
-from demur.plan import Gate, Plan, Site, WeightEdit, at_layer, check_positions, merge, unit
+from demur.plan import Gate, Plan, Probe, Site, WeightEdit, at_layer, check_positions, merge, unit
 from demur.rows import bind
 
 pytestmark = pytest.mark.torch
@@ -23,7 +23,7 @@ def site(**kwargs: Any) -> Site:
 def plan(**kwargs: Any) -> Plan:
     settings: dict[str, Any] = {
         "sites": (site(gate=0), site(op="ablate", layers=(0, 1), positions="generated[:4]")),
-        "gates": (Gate(layer=0, weight=torch.arange(4.0), bias=0.5, rule="below", threshold=2.0),),
+        "gates": (Gate(probe=Probe(layers=(0,)), weight=torch.arange(4.0), bias=0.5, rule="below", threshold=2.0),),
         "system": "Be kind.",
         "weights": (WeightEdit(part="mlp", layers=(0,), vector="r", strength=0.3),),
         "tensors": {"v": torch.ones(4), "r": torch.tensor([[1.0, 0, 0, 0], [0, 2.0, 0, 0]])},
@@ -50,7 +50,7 @@ def test_a_missing_plan_is_named(tmp_path: Path) -> None:
     [
         {"sites": (site(strength=0.6),)},
         {"system": None},
-        {"gates": (Gate(layer=0, weight=torch.ones(4)),)},
+        {"gates": (Gate(probe=Probe(layers=(0,)), weight=torch.ones(4)),)},
         {"tensors": {"v": torch.ones(4), "r": torch.ones(2, 4)}},
     ],
 )
@@ -83,15 +83,17 @@ def test_joined_plans_keep_their_tensors_and_gates_apart() -> None:
     [
         ({"sites": (site(vector="w"),)}, "tensor 'w' is named by an edit"),
         ({"sites": (site(gate=3),)}, "names gate 3, but there are 1"),
-        ({"sites": (site(positions="later"),)}, "positions 'later' are not understood; allowed: all, prompt"),
-        ({"sites": (site(point="middle"),)}, "point 'middle' is not understood; allowed: resid_pre"),
     ],
 )
 def test_what_does_not_fit_is_named(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         plan(**change)
+    with pytest.raises(ConfigError, match="positions 'later' are not understood; allowed: all, prompt"):
+        site(positions="later")
+    with pytest.raises(ConfigError, match="point 'middle' is not understood; allowed: resid_pre"):
+        site(point="middle")
     with pytest.raises(ConfigError, match="rule 'near'"):
-        Gate(layer=0, weight=torch.ones(4), rule="near")  # type: ignore[arg-type]
+        Gate(probe=Probe(layers=(0,)), weight=torch.ones(4), rule="near")  # type: ignore[arg-type]
 
 
 def test_positions_are_read_strictly() -> None:

@@ -89,7 +89,8 @@ def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
         tensors[name + "vectors"] = value.vectors
         return {"kind": "direction", **value.record(), "tensor": name + "vectors"}
     if isinstance(value, Gate):
-        tensors[name + "weight"] = value.weight
+        if value.weight is not None:
+            tensors[name + "weight"] = value.weight
         return {"kind": "gate", **value.record(), "tensor": name + "weight"}
     if isinstance(value, Lora):
         tensors |= {name + key: tensor for key, tensor in value.tensors.items()}
@@ -124,7 +125,7 @@ def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
             start = value["tensor"]
             return Lora.of_record(rest, {k.removeprefix(start): t for k, t in tensors.items() if k.startswith(start)})
         if value["kind"] == "gate":
-            return Gate(**rest, weight=tensors[value["tensor"]])
+            return Gate.of_record(rest, tensors.get(value["tensor"]))
         return _class(str(value["kind"]))(**{k: _unpack(v, tensors) for k, v in rest.items()})
     except (KeyError, TypeError) as error:
         raise DataError(f"intervention of kind {value['kind']!r} cannot be read: {error}") from None

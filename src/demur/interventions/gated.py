@@ -25,22 +25,23 @@ class Gated(Stock):
     """
 
     inner: Intervention
-    """What to do where the gate is open: an intervention that edits the stream."""
+    """What to do where the gate is open: an intervention that edits the stream or mixes logits."""
     gate: Gate
     """The probe, and when it opens."""
 
     def plan(self, lm: LM) -> Plan:
-        """Return the inner plan with every site behind the gate.
+        """Return the inner plan with every site, and the logits, behind the gate.
 
         Raises:
-            ConfigError: for an inner intervention that cannot be switched per row (weights, system text), or that
-                is gated already.
+            ConfigError: for an inner intervention that cannot be switched per row (weights, system text, soft
+                tokens), or that is gated already.
         """
         inner = self.inner.plan(lm)
-        if inner.weights or inner.system is not None or inner.gates:
+        if inner.weights or inner.system is not None or inner.gates or inner.soft_tokens:
             raise ConfigError(
-                "gated: the inner intervention must edit the residual stream alone, without weights, system text or "
-                "a gate of its own; ablate with by=hooks, for instance"
+                "gated: the inner intervention must edit the residual stream alone, or mix logits, without weights, "
+                "system text or a gate of its own; ablate with by=hooks, for instance"
             )
         sites = tuple(dataclasses.replace(site, gate=0) for site in inner.sites)
-        return dataclasses.replace(inner, sites=sites, gates=(self.gate,))
+        logits = None if inner.logits is None else dataclasses.replace(inner.logits, gate=0)
+        return dataclasses.replace(inner, sites=sites, logits=logits, gates=(self.gate,))

@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from demur.directions import Direction, mean_difference
 from demur.errors import ConfigError, DataError
 from demur.files import fingerprint
-from demur.plan import Gate, Point
+from demur.plan import Gate, Point, Probe
 from demur.states import states as captured
 from demur.types import Example, FitData
 
@@ -107,7 +107,8 @@ class Contrast:
         weight, bias = self._probes[layer]
         dev = self.at(layer, "refused_harmful", split="dev").double()
         threshold = float(torch.quantile(dev @ weight + bias, quantile))
-        return Gate(layer=layer, point=POINT, weight=weight.float(), bias=bias, threshold=threshold, rule="below")
+        probe = Probe(layers=(layer,), point=POINT)
+        return Gate(probe=probe, weight=weight.float(), bias=bias, threshold=threshold, rule="below")
 
     def _probe(self, layer: int) -> tuple[torch.Tensor, float]:
         """Fit a logistic regression of harmful against refused borderline states of the fit split."""
