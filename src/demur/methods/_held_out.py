@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -56,28 +56,36 @@ class HeldOut:
         }
 
     def choose(self, checkpoints: Sequence[Checkpoint]) -> tuple[Checkpoint, str]:
-        """Return the checkpoint that answers most among those that keep the floor, and why it was taken.
-
-        Where none does, the one that holds most, and the words say so: unmeasured is below the floor.
-        """
-        kept = [
-            c
-            for c in checkpoints
-            if c.score and c.score["floor"] and _rate(c, "answered") > _rate(c, "answered_before")
-        ]
-        if kept:
-            best = max(kept, key=lambda c: (_rate(c, "answered"), _rate(c, "held")))
-            return best, f"checkpoint {best.step}: answers most of those that keep the floor at half its margin (dev)"
-        best = max(checkpoints, key=lambda c: (_rate(c, "held"), _rate(c, "answered")))
-        verdict = str((best.score or {}).get("verdict", "not measured"))
-        return (
-            best,
-            f"checkpoint {best.step}: NO checkpoint answers more and keeps the floor at half its margin; {verdict}",
-        )
+        """Return the checkpoint that answers most among those that keep the floor, and why it was taken; see `best`."""
+        index, why = best([c.score or {} for c in checkpoints], "checkpoint")
+        return checkpoints[index], f"checkpoint {checkpoints[index].step}: {why}"
 
 
-def _rate(checkpoint: Checkpoint, name: str) -> float:
-    value = (checkpoint.score or {}).get(name)
+def keeps(score: Mapping[str, Any]) -> bool:
+    """Return whether what `score` measured answers more than the untouched model and keeps the floor."""
+    return bool(score.get("floor")) and _rate(score, "answered") > _rate(score, "answered_before")
+
+
+def best(scores: Sequence[Mapping[str, Any]], what: str) -> tuple[int, str]:
+    """Return the index of the score that answers most among those that keep the floor, and why it was taken.
+
+    Where none does, that of the one that holds most, and the words say so: unmeasured is below the floor.
+
+    Args:
+        scores: what `HeldOut.score` gave; empty where nothing was measured.
+        what: what the scores are of, in one word.
+    """
+    kept = [i for i, score in enumerate(scores) if keeps(score)]
+    if kept:
+        chosen = max(kept, key=lambda i: (_rate(scores[i], "answered"), _rate(scores[i], "held")))
+        return chosen, "answers most of those that keep the floor at half its margin (dev)"
+    chosen = max(range(len(scores)), key=lambda i: (_rate(scores[i], "held"), _rate(scores[i], "answered")))
+    verdict = str(scores[chosen].get("verdict", "not measured"))
+    return chosen, f"NO {what} answers more and keeps the floor at half its margin; {verdict}"
+
+
+def _rate(score: Mapping[str, Any], name: str) -> float:
+    value = score.get(name)
     return float(value) if value is not None else 0.0
 
 
