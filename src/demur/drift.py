@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import torch
+
 from demur.errors import DataError
 from demur.plan import Plan
 from demur.tasks import Task, along, tell
@@ -39,9 +41,9 @@ def mean_logprobs(
     found = [0.0] * len(prompts)
     with swapped(lm, edits_of(plan) if what is not None else []):
         for index, logits in along(lm, waiting, texts, batch_tokens=BATCH_TOKENS):
-            ids = texts[index]
+            ids = torch.tensor(texts[index], device=logits.device)
             rows = logits[: len(ids)].double().log_softmax(-1)
-            found[index] = float(rows[range(len(ids)), ids].mean())
+            found[index] = float(rows.gather(1, ids[:, None]).mean())
     return found
 
 

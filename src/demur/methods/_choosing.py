@@ -61,7 +61,7 @@ def openers(lm: LM, data: FitData) -> Openers:
     """Find the tokens that open the model's refusals, in the answers that the examples carry.
 
     Raises:
-        DataError: where none of the answers was a refusal, or none was anything else.
+        DataError: where none of the answers was a refusal, none was anything else, or no token tells them apart.
     """
     rows = [e for e in data.examples if e.label and e.answer]
     responses = [Response(prompt_id=str(i), text=e.answer, finish="stop") for i, e in enumerate(rows)]
@@ -70,7 +70,13 @@ def openers(lm: LM, data: FitData) -> Openers:
         for i, e in enumerate(rows)
         if e.label in ("refusal", "partial_refusal", "compliance")
     ]
-    return find_openers(lm, responses, verdicts)
+    found = find_openers(lm, responses, verdicts)
+    if not found.ids:
+        raise DataError(
+            f"no first token begins more refusals than other answers, of {found.n} judged ones: a first answer token "
+            "does not say what is refused in this model, so candidates cannot be screened by it"
+        )
+    return found
 
 
 def screen(lm: LM, data: FitData, trials: Sequence[Trial], opening: Openers, seed: int) -> dict[str, float]:

@@ -150,9 +150,8 @@ class RefusalSteering:
     def _front(self, lm: LM, data: FitData, trials: list[Trial]) -> tuple[list[Trial], dict[str, float]]:
         """Return the trials that no other beats on drift and screened answers: the best of those that hold most."""
         rows = [e for e in data.examples if e.split == "dev" and e.label == "compliance" and e.answer]
-        rows = _choosing.some(
-            [e for e in rows if e.prompt.kind in ("plain", "borderline")], self.drift_prompts, self.seed
-        )
+        benign = [e for e in rows if e.prompt.kind in ("plain", "borderline") and not e.prompt.get("prefill")]
+        rows = _choosing.some(benign, self.drift_prompts, self.seed)
         if not rows:
             raise DataError("refusal_steering: no benign prompt of the dev split has an answer; drift needs some")
         prompts, answers = [e.prompt for e in rows], [e.answer for e in rows]
