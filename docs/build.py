@@ -49,7 +49,7 @@ def cell(text: str) -> str:
 def overview(kind: str) -> list[str]:
     """Return the table of a kind's members; of benchmarks with what their cards say."""
     if kind != "benchmarks":
-        rows = [f"| `{m.name}` | {cell(m.summary)} | {m.extra or ''} |" for m in registry.members(kind)]
+        rows = [f"| `{m.name}` | {cell(summary(m))} | {m.extra or ''} |" for m in registry.members(kind)]
         return ["| name | what it is | extra |", "|---|---|---|", *rows]
     return [
         "| name | what it is | licence | prompts | languages | kinds | home |",
@@ -61,6 +61,11 @@ def overview(kind: str) -> list[str]:
         "",
         "`demur show NAME` prints the whole card: revision, checksums, citation, cautions, how to get access.",
     ]
+
+
+def summary(member: registry.Member) -> str:
+    """Return a member's first line, with why it is for comparison only where it is."""
+    return member.summary + (f" *Comparison only: {member.comparison_only}.*" if member.comparison_only else "")
 
 
 def section(kind: str) -> str:

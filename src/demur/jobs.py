@@ -8,19 +8,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from demur import leaks
+from demur import leaks, registry
 from demur.assemble import measurement, spec
 from demur.cache import opened
 from demur.errors import ConfigError
-from demur.files import lock, read_rows
+from demur.files import lock, read_json, read_rows, write_json
 from demur.fitting import examples
 from demur.generators.local import Local
 from demur.lm import LM
 from demur.measure import Progress, measure
+from demur.methods._choosing import SELECTION
 from demur.methods._contrast import check_layers
 from demur.records import LoadedRun
 from demur.settings import PartSpec, build
-from demur.types import DEFAULT_JUDGE, Example, FitData, Judge, Sampling
+from demur.types import DEFAULT_JUDGE, Example, FitData, Judge, Sampling, to_json
+
+FITTED = "fit.json"
+"""How an intervention was fitted; it lies in its folder."""
 
 
 def fit_method(
@@ -43,7 +47,8 @@ def fit_method(
         fit: benchmarks of the fit split.
         dev: benchmarks of the dev split.
         judges: judges of the answers; none means the cards' own.
-        out: folder; answers go to `fit/` and `dev/` in it, the result to `intervention/`.
+        out: folder; answers go to `fit/` and `dev/` in it, the result to `intervention/`, with `fit.json` beside it:
+            the method, its settings and, where it is for comparison only, why.
         progress: told of every stage.
 
     Returns:
@@ -72,10 +77,26 @@ def fit_method(
         parts = {split: [e.prompt for e in rows if e.split == split] for split in ("fit", "dev")}
         if rank == 0:
             leaks.check(parts, out)
+        if rank == 0:
+            (out / SELECTION).unlink(missing_ok=True)
         fitted = made.fit(lm, FitData(examples=tuple(rows), judge=_judge(judges, rows), out=out))
         if rank == 0:
             fitted.save(out / "intervention")
+            write_json(out / "intervention" / FITTED, _how(method))
     return out / "intervention", fitted.describe()
+
+
+def choice(out: Path) -> str:
+    """Return which setting the last fit in a folder chose and why, "" where its method chooses none."""
+    if not (out / SELECTION).is_file():
+        return ""
+    found = read_json(out / SELECTION)
+    return f"{found['chosen']}: {found['why']}"
+
+
+def _how(method: PartSpec) -> dict[str, Any]:
+    reason = registry.comparison_only("methods", method.name)
+    return {"method": method.name, "settings": to_json(method.settings), "comparison_only": reason}
 
 
 def _judge(judges: Sequence[str], rows: Sequence[Example]) -> Judge:

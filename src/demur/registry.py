@@ -58,6 +58,8 @@ class Member:
     installed: bool = True
     hint: str = ""
     """The install command, where the extra is missing."""
+    comparison_only: str = ""
+    """Why it may be measured and compared but neither chosen nor exported, or ""."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +80,7 @@ class _Source:
     summary: str
     doc: str
     extra: str
+    comparison_only: str
     settings: tuple[Setting, ...]
     classes: tuple[str, ...]
 
@@ -104,6 +107,14 @@ def summary(kind: str, name: str) -> str:
 def documentation(kind: str, name: str) -> str:
     """Return the whole docstring of the member's class, without importing it."""
     return _read(_path(kind, name)).doc
+
+
+def comparison_only(kind: str, name: str) -> str:
+    """Return why a member may be measured and compared but neither chosen nor exported; "" where it may.
+
+    A file says so with the constant `COMPARISON_ONLY = "reason"`, which is read without importing it.
+    """
+    return _read(_path(kind, name)).comparison_only
 
 
 def fields(kind: str, name: str) -> tuple[Setting, ...]:
@@ -192,7 +203,14 @@ def _member(kind: str, name: str) -> Member:
     source = _read(_path(kind, name))
     installed = not missing(source.extra)
     hint = "" if installed else install_hint(source.extra)
-    return Member(name=name, summary=source.summary, extra=source.extra, installed=installed, hint=hint)
+    return Member(
+        name=name,
+        summary=source.summary,
+        extra=source.extra,
+        installed=installed,
+        hint=hint,
+        comparison_only=source.comparison_only,
+    )
 
 
 def _present(module: str) -> bool:
@@ -216,6 +234,7 @@ def _parse(path: Path, _mtime: int) -> _Source:
         summary=doc.partition("\n")[0].strip(),
         doc=doc,
         extra=_constant(tree, "EXTRA"),
+        comparison_only=_constant(tree, "COMPARISON_ONLY"),
         settings=tuple(_settings(cls)) if cls else (),
         classes=tuple(classes),
     )

@@ -22,23 +22,36 @@ def data(each: int = 12) -> FitData:
                 expected = "refuse" if kind == "harmful" else "comply"
                 text = f"{name} question {i} of the {split} split"
                 prompt = Prompt(id=f"{name}/{split}/{i}", text=text, expected=expected, kind=kind, source="t")
-                rows.append(Example(prompt=prompt, split=split, label=label, answer="so", rejected="no"))
+                answer = "no" if label == "refusal" else "so"
+                rows.append(Example(prompt=prompt, split=split, label=label, answer=answer, rejected="no"))
     return FitData(examples=tuple(rows))
 
 
 TRAINED = {"rass": {"max_new_tokens": 8, "checkpoints": 1}}
 """Methods that train, with settings that make them short."""
+SEARCHED = {
+    "refusal_direction": {},
+    "refusal_steering": {"samples": 0, "max_new_tokens": 4, "judged": 1, "k": [1], "alphas": [-0.5]},
+    "scans": {"max_new_tokens": 4, "judged": 1, "strengths": [0.2]},
+    "surgical": {"max_new_tokens": 4, "judged": 1},
+}
+"""Methods that find their layers themselves, with settings that make them short."""
 UNFITTED = ("adacd", "selfcd")
 """Methods that look at no data and have no layer."""
 FITTED = [name for name in registry.names("methods") if name not in UNFITTED]
+LAYERED = [name for name in FITTED if any(field.name == "layer" for field in registry.fields("methods", name))]
 FITS = [
-    (n, f) for n in registry.names("methods") for f in families.FAMILIES if n not in TRAINED or f in ("llama", "gpt2")
+    (n, f)
+    for n in registry.names("methods")
+    for f in families.FAMILIES
+    if n not in (*TRAINED, *SEARCHED) or f in ("llama", "gpt2")
 ]
-"""Every method on every family; those that train on two, since what differs is the adapter's own test."""
+"""Every method on every family; those that train or search on two: what differs is tested with their parts."""
 
 
 def settings(name: str) -> dict:
-    return {} if name in UNFITTED else {"layer": 1, **TRAINED.get(name, {})}
+    layer = {"layer": 1} if name in LAYERED else {}
+    return {**layer, **TRAINED.get(name, {}), **SEARCHED.get(name, {})}
 
 
 @pytest.mark.parametrize(("name", "family"), FITS)
@@ -56,13 +69,17 @@ def test_fit_saves_loads_and_describes_itself_equally(name, family, tmp_path):
 def test_fit_says_which_prompts_are_missing(name):
     few = FitData(examples=tuple(e for e in data().examples if e.prompt.kind != "plain"))
     with pytest.raises(DataError, match="plain/fit/compliance"):
-        build("methods", PartSpec(name, {"layer": 1})).fit(families.lm("llama"), few)
+        build("methods", PartSpec(name, settings(name))).fit(families.lm("llama"), few)
 
 
-@pytest.mark.parametrize("name", FITTED)
-def test_layer_out_of_range_is_refused(name):
+OUT_OF_RANGE = [(name, {"layer": 7}) for name in LAYERED]
+OUT_OF_RANGE += [(name, {"layers": [0, 7]}) for name in ("refusal_direction", "scans", "surgical")]
+
+
+@pytest.mark.parametrize(("name", "where"), OUT_OF_RANGE)
+def test_layer_out_of_range_is_refused(name, where):
     with pytest.raises(ConfigError, match="layers 0 to 1"):
-        build("methods", PartSpec(name, {"layer": 7})).fit(families.lm("llama"), data())
+        build("methods", PartSpec(name, where)).fit(families.lm("llama"), data())
 
 
 def test_direction_is_the_difference_of_the_groups_means():

@@ -183,7 +183,7 @@ def test_where_none_keeps_the_floor_the_one_that_holds_most_says_so(
     choose: Callable[..., tuple[Adapter, list]],
 ) -> None:
     best, _ = choose(score(0.9, 0.5, False), score(0.6, 0.9, False), weaker={0.5: score(0.7, 0.8, False)})
-    assert "checkpoint 2 at strength 1: NONE answers more and keeps the floor at half its margin; why" in best.note
+    assert "checkpoint 2 at strength 1: NO checkpoint answers more and keeps the floor at half its margin; why" in best.note
     assert "NONE" in choose(score(0.4, 1.0, True))[0].note
 
 
@@ -216,7 +216,7 @@ def test_what_was_made_and_measured_is_kept_and_not_made_again(tmp_path: Path) -
     data = FitData(examples=tuple(rows), judge=judge, out=tmp_path)
     fitted = method.fit(lm("llama"), data)
     assert isinstance(fitted, Adapter)
-    assert "NONE answers more" in fitted.note
+    assert "NO checkpoint answers more" in fitted.note
     record = json.loads((tmp_path / "training" / "training.json").read_text())
     assert record["pairs"] == {"benign": 4, "general": 4, "harmful": 4}
     assert len(record["losses"]) == 3

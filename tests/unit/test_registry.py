@@ -64,6 +64,18 @@ def test_members_with_a_missing_extra_are_listed_with_the_command() -> None:
     assert (tone.name, tone.extra, tone.installed, tone.hint) == ("tone", "", True, "")
 
 
+def test_what_is_for_comparison_only_is_read_from_the_source(package: Path) -> None:
+    (package / "harsh.py").write_text(TONE.replace("Tone", "Harsh") + '\nCOMPARISON_ONLY = "it is too harsh"\n')
+    found = {m.name: m.comparison_only for m in registry.members("judges")}
+    assert found == {"harsh": "it is too harsh", "or_bench": "", "tone": ""}
+    assert registry.comparison_only("judges", "harsh") == "it is too harsh"
+
+
+def test_the_direction_of_all_refusal_is_for_comparison_only() -> None:
+    assert "safety floor" in registry.comparison_only("methods", "refusal_direction")
+    assert not registry.comparison_only("methods", "refusal_steering")
+
+
 @pytest.mark.usefixtures("package")
 def test_using_a_member_with_a_missing_extra_names_the_command() -> None:
     with pytest.raises(Unavailable, match=r"judge 'or_bench' needs not_there.*pip install 'demur\[far\]'"):

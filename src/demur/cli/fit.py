@@ -32,15 +32,23 @@ def register(app: typer.Typer) -> None:
 
         part = parse_part(method)
         check("methods", part)
-        from demur.jobs import fit_method
+        from demur.jobs import choice, fit_method
+        from demur.registry import comparison_only
 
         with progress(quiet=as_json) as tell:
             folder, described = fit_method(
                 part, model=model, data=data, fit=fit_on, dev=dev, judges=judge, out=out, progress=tell
             )
+        why, warning = choice(out), comparison_only("methods", part.name)
         if as_json:
-            emit_json({"intervention": str(folder), "description": described})
+            emit_json(
+                {"intervention": str(folder), "description": described, "chosen": why, "comparison_only": warning}
+            )
         else:
             console().print(f"intervention: {folder}", highlight=False)
+            if why:
+                console().print(f"chosen: {why}", highlight=False, soft_wrap=True)
+            if warning:
+                console().print(f"For comparison only: {warning}.", highlight=False, soft_wrap=True)
             console().print(f"try it:  demur measure --model {model} --with {folder}", highlight=False)
             console().print("It has not been held to the safety floor: compare a run with it to one without.")

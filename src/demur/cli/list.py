@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from demur.cli._console import emit_json, table
+
+if TYPE_CHECKING:
+    from demur.registry import Member
 
 KINDS = ("benchmarks", "judges", "generators", "methods", "interventions", "export", "suites")
 
@@ -32,10 +36,19 @@ def register(app: typer.Typer) -> None:
             return
         members = registry.members(kind)
         if as_json:
-            emit_json([{"name": m.name, "summary": m.summary, "installed": m.installed} for m in members])
+            emit_json([_record(m) for m in members])
             return
-        rows = [[m.name, m.summary, "" if m.installed else m.hint] for m in members]
+        rows = [[m.name, _summary(m), "" if m.installed else m.hint] for m in members]
         table(kind, ("name", "what it is", "to install"), rows)
+
+
+def _record(member: Member) -> dict[str, Any]:
+    record = {"name": member.name, "summary": member.summary, "installed": member.installed}
+    return {**record, "comparison_only": member.comparison_only} if member.comparison_only else record
+
+
+def _summary(member: Member) -> str:
+    return member.summary + (f" Comparison only: {member.comparison_only}." if member.comparison_only else "")
 
 
 def _benchmarks(as_json: bool) -> None:

@@ -63,31 +63,44 @@ class HeldOut:
         """Return the adapter that answers most among those that keep the floor, and the table of all that were tried.
 
         Tried are the checkpoints as they are, then the one that answers most at lesser strengths, the greatest first,
-        until one keeps the floor. Where none does, the one that holds most is taken, and its note says so.
+        until one keeps the floor; see `best`.
         """
         tried = [(c, 1.0, c.score or {}) for c in checkpoints]
         boldest = max(tried, key=lambda one: _rate(one[2], "answered"))
-        if not _keeps(boldest[2]):
+        if not keeps(boldest[2]):
             for strength in sorted(strengths, reverse=True):
                 score = self.score(lm, Adapter(lora=Lora.read(boldest[0].folder), strength=strength))
                 tried.append((boldest[0], strength, score))
-                if _keeps(score):
+                if keeps(score):
                     break
-        kept = [one for one in tried if _keeps(one[2])]
-        if kept:
-            found = max(kept, key=lambda one: (_rate(one[2], "answered"), _rate(one[2], "held")))
-            why = "answers most of those that keep the floor at half its margin (dev)"
-        else:
-            found = max(tried, key=lambda one: (_rate(one[2], "held"), _rate(one[2], "answered")))
-            why = f"NONE answers more and keeps the floor at half its margin; {found[2].get('verdict', 'not measured')}"
-        checkpoint, strength, _ = found
+        index, why = best([score for _, _, score in tried], "checkpoint")
+        checkpoint, strength, _ = tried[index]
         note = f"checkpoint {checkpoint.step} at strength {strength:g}: {why}"
         table = [{"step": c.step, "strength": strength, **score} for c, strength, score in tried]
         return Adapter(lora=Lora.read(checkpoint.folder), strength=strength, note=note), table
 
 
-def _keeps(score: Mapping[str, Any]) -> bool:
+def keeps(score: Mapping[str, Any]) -> bool:
+    """Return whether what `score` measured answers more than the untouched model and keeps the floor."""
     return bool(score.get("floor")) and _rate(score, "answered") > _rate(score, "answered_before")
+
+
+def best(scores: Sequence[Mapping[str, Any]], what: str) -> tuple[int, str]:
+    """Return the index of the score that answers most among those that keep the floor, and why it was taken.
+
+    Where none does, that of the one that holds most, and the words say so: unmeasured is below the floor.
+
+    Args:
+        scores: what `HeldOut.score` gave; empty where nothing was measured.
+        what: what the scores are of, in one word.
+    """
+    kept = [i for i, score in enumerate(scores) if keeps(score)]
+    if kept:
+        chosen = max(kept, key=lambda i: (_rate(scores[i], "answered"), _rate(scores[i], "held")))
+        return chosen, "answers most of those that keep the floor at half its margin (dev)"
+    chosen = max(range(len(scores)), key=lambda i: (_rate(scores[i], "held"), _rate(scores[i], "answered")))
+    verdict = str(scores[chosen].get("verdict", "not measured"))
+    return chosen, f"NO {what} answers more and keeps the floor at half its margin; {verdict}"
 
 
 def _rate(score: Mapping[str, Any], name: str) -> float:
