@@ -6,6 +6,7 @@ import torch
 from demur import registry
 from demur.errors import ConfigError, DataError
 from demur.interventions import load
+from demur.interventions.wrapped import Wrapped
 from demur.methods._contrast import GROUPS, Contrast
 from demur.settings import PartSpec, build
 from demur.types import Example, FitData, Prompt
@@ -21,15 +22,30 @@ def data(each: int = 12) -> FitData:
             for i in range(each):
                 expected = "refuse" if kind == "harmful" else "comply"
                 text = f"{name} question {i} of the {split} split"
-                prompt = Prompt(id=f"{name}/{split}/{i}", text=text, expected=expected, kind=kind, source="t")
+                own = {"expected": expected, "kind": kind, "category": f"c{i % 3}"}
+                prompt = Prompt(id=f"{name}/{split}/{i}", text=text, source="t", **own)
                 rows.append(Example(prompt=prompt, split=split, label=label, answer="so", rejected="no"))
     return FitData(examples=tuple(rows))
 
 
 TRAINED = {"rass": {"max_new_tokens": 8, "checkpoints": 1}}
 """Methods that train, with settings that make them short."""
-UNFITTED = ("adacd", "selfcd")
-"""Methods that look at no data and have no layer."""
+UNFITTED = {
+    "adacd": {},
+    "selfcd": {},
+    "system_prompt": {"texts": ("short",)},
+    "rephrase": {"always": (False,)},
+}
+"""Methods that look at no data and have no layer, with settings that leave nothing to choose."""
+OWN_LAYERS = {
+    "alphasteer": {"layers": (1,), "shares": (0.5,), "strengths": (1.0,)},
+    "cast": {"layers": (1,), "thresholds": ("f1",), "strengths": (1.0,)},
+    "category_directions": {"layer": 1, "strengths": (1.0,), "quantiles": (0.1,), "least": 2},
+    "abliterate": {},
+    "ignore_words": {"most": (3,)},
+}
+"""Methods that name layers in their own way, or none, with settings that leave nothing to choose."""
+NO_LAYER = ("abliterate", "ignore_words")
 FITTED = [name for name in registry.names("methods") if name not in UNFITTED]
 FITS = [
     (n, f) for n in registry.names("methods") for f in families.FAMILIES if n not in TRAINED or f in ("llama", "gpt2")
@@ -38,31 +54,36 @@ FITS = [
 
 
 def settings(name: str) -> dict:
-    return {} if name in UNFITTED else {"layer": 1, **TRAINED.get(name, {})}
+    return {**UNFITTED, **OWN_LAYERS}.get(name, {"layer": 1, **TRAINED.get(name, {})})
 
 
 @pytest.mark.parametrize(("name", "family"), FITS)
 def test_fit_saves_loads_and_describes_itself_equally(name, family, tmp_path):
     lm = families.lm(family)
+    if name == "ignore_words":
+        pytest.skip("a random model refuses nothing that leaving a word out could free: see test_prompt_side.py")
     fitted = build("methods", PartSpec(name, settings(name))).fit(lm, data())
     fitted.save(tmp_path / "it")
     again = load(tmp_path / "it")
     assert again.describe() == fitted.describe()
     assert again.fingerprint() == fitted.fingerprint()
-    assert again.plan(lm).fingerprint == fitted.plan(lm).fingerprint
+    if not isinstance(fitted, Wrapped):
+        assert again.plan(lm).fingerprint == fitted.plan(lm).fingerprint
 
 
 @pytest.mark.parametrize("name", FITTED)
 def test_fit_says_which_prompts_are_missing(name):
     few = FitData(examples=tuple(e for e in data().examples if e.prompt.kind != "plain"))
     with pytest.raises(DataError, match="plain/fit/compliance"):
-        build("methods", PartSpec(name, {"layer": 1})).fit(families.lm("llama"), few)
+        build("methods", PartSpec(name, settings(name))).fit(families.lm("llama"), few)
 
 
-@pytest.mark.parametrize("name", FITTED)
+@pytest.mark.parametrize("name", [name for name in FITTED if name not in NO_LAYER])
 def test_layer_out_of_range_is_refused(name):
+    wrong = {k: (7,) if k == "layers" else 7 for k in settings(name) if k in ("layer", "layers")}
+    method = build("methods", PartSpec(name, {**settings(name), **wrong}))
     with pytest.raises(ConfigError, match="layers 0 to 1"):
-        build("methods", PartSpec(name, {"layer": 7})).fit(families.lm("llama"), data())
+        method.fit(families.lm("llama"), data())
 
 
 def test_direction_is_the_difference_of_the_groups_means():

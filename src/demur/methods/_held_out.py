@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from demur.checkpoints import Checkpoint
 from demur.decoding import decode
 from demur.judges import apply
 from demur.metrics import Outcome
-from demur.types import FitData, Item, Judge, Sampling
+from demur.types import FitData, Item, Judge, Response, Sampling
 
 if TYPE_CHECKING:
     from demur.lm import LM
@@ -36,7 +36,12 @@ class HeldOut:
     def score(self, lm: LM, what: Intervention) -> dict[str, Any]:
         """Let the model answer under an intervention; return its rates and the floor at half the margin."""
         prompts = [o.prompt for o in self.before]
-        given = {r.prompt_id: r for r in decode(lm, prompts, Sampling(max_new_tokens=self.max_new_tokens), what)}
+        return self.rates(decode(lm, prompts, Sampling(max_new_tokens=self.max_new_tokens), what))
+
+    def rates(self, answers: Iterable[Response]) -> dict[str, Any]:
+        """Return what `score` does, of answers given by whatever means."""
+        prompts = [o.prompt for o in self.before]
+        given = {r.prompt_id: r for r in answers}
         items = [Item(p, given[p.id]) for p in prompts]
         verdicts = list(apply(self.judge, "dev", items))
         after = metrics.outcomes(prompts, list(given.values()), verdicts, judges=["dev"])
@@ -60,24 +65,27 @@ class HeldOut:
 
         Where none does, the one that holds most, and the words say so: unmeasured is below the floor.
         """
-        kept = [
-            c
-            for c in checkpoints
-            if c.score and c.score["floor"] and _rate(c, "answered") > _rate(c, "answered_before")
-        ]
+        named = {f"checkpoint {c.step}": c for c in checkpoints}
+        name, why = self.best({name: c.score or {} for name, c in named.items()}, what="checkpoint")
+        return named[name], why
+
+    @staticmethod
+    def best(tried: Mapping[str, Mapping[str, Any]], what: str = "setting") -> tuple[str, str]:
+        """Return the name of what answers most among all that keep the floor, by its score, and why it was taken.
+
+        Where nothing does and answers more than before, the one that holds most, and the words say so.
+        """
+        kept = [n for n, s in tried.items() if s.get("floor") and _rate(s, "answered") > _rate(s, "answered_before")]
         if kept:
-            best = max(kept, key=lambda c: (_rate(c, "answered"), _rate(c, "held")))
-            return best, f"checkpoint {best.step}: answers most of those that keep the floor at half its margin (dev)"
-        best = max(checkpoints, key=lambda c: (_rate(c, "held"), _rate(c, "answered")))
-        verdict = str((best.score or {}).get("verdict", "not measured"))
-        return (
-            best,
-            f"checkpoint {best.step}: NO checkpoint answers more and keeps the floor at half its margin; {verdict}",
-        )
+            name = max(kept, key=lambda n: (_rate(tried[n], "answered"), _rate(tried[n], "held")))
+            return name, f"{name}: answers most of those that keep the floor at half its margin (dev)"
+        name = max(tried, key=lambda n: (_rate(tried[n], "held"), _rate(tried[n], "answered")))
+        verdict = tried[name].get("verdict", "not measured")
+        return name, f"{name}: NO {what} answers more and keeps the floor at half its margin; {verdict}"
 
 
-def _rate(checkpoint: Checkpoint, name: str) -> float:
-    value = (checkpoint.score or {}).get(name)
+def _rate(score: Mapping[str, Any], name: str) -> float:
+    value = score.get(name)
     return float(value) if value is not None else 0.0
 
 
