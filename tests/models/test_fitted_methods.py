@@ -58,13 +58,13 @@ def test_what_lies_outside_the_null_space_is_left_alone() -> None:
 @pytest.mark.parametrize("role", ["answer", "refuse"])
 def test_alphasteer_adds_to_the_prompt_what_its_last_state_asks_for(role) -> None:
     lm = families.lm("llama")
-    method = alphasteer.Alphasteer(role=role, layers=(1,), shares=(0.5,), strengths=(0.7,))
+    method = alphasteer.Alphasteer(role=role, layers=(0,), shares=(0.5,), strengths=(0.7,))
     made = method.fit(lm, data())
     assert made.strength == (-0.7 if role == "answer" else 0.7)
     prompt = Prompt(id="x", text="a question", expected=None, source="t")
-    before = capture(lm, [prompt], layers=(1,), positions="prompt")[:, 0]
+    before = capture(lm, [prompt], layers=(1,), points="resid_pre", positions="prompt")[:, 0]
     with attach(lm, made):
-        after = capture(lm, [prompt], layers=(1,), positions="prompt")[:, 0]
+        after = capture(lm, [prompt], layers=(1,), points="resid_pre", positions="prompt")[:, 0]
     along = before[-1] @ made.reads.vectors[0]
     expected = before + made.strength * along * made.writes.vectors[0]
     torch.testing.assert_close(after, expected, rtol=1e-4, atol=1e-4)
@@ -193,7 +193,7 @@ def test_projected_and_biprojected_directions_have_nothing_of_the_harmless_mean(
     made = abliterate.Abliterate().fit(lm, data())
     for own, r, m in zip(made.direction.vectors, raw, mu, strict=True):
         torch.testing.assert_close(own, r - (r @ m) / (m @ m) * m, rtol=1e-4, atol=1e-5)
-    both = abliterate.Abliterate(layer=0.5, projection="biprojected").fit(lm, data())
+    both = abliterate.Abliterate(measured_at=0.5, projection="biprojected").fit(lm, data())
     units = torch.nn.functional.normalize(made.direction.vectors, dim=1)
     for own, m in zip(both.direction.vectors, mu, strict=True):
         middle = units.mean(0)

@@ -86,7 +86,7 @@ KINDS: dict[str, Callable[[LM, float], Intervention]] = {
     "abliterate_row": lambda m, s: abliterate(m, s, "row"),
     "adapter": lambda m, s: adapter(m, s),
     "mapped": lambda m, s: Mapped(
-        reads=direction(m, (0, 1), seed=4), writes=direction(m, (0, 1), seed=6), strength=s / 4
+        reads=direction(m, (0, 1), seed=4), writes=direction(m, (0, 1), seed=6), strength=s / 16
     ),
     "gated": lambda m, s: Gated(inner=Steer(direction=direction(m), strength=s), gate=gate(m)),
     "gated_two_passes": lambda m, s: Gated(inner=Ablate(direction=direction(m), strength=s), gate=gate(m, 1)),

@@ -61,7 +61,7 @@ def settings(name: str) -> dict:
 def test_fit_saves_loads_and_describes_itself_equally(name, family, tmp_path):
     lm = families.lm(family)
     if name == "ignore_words":
-        pytest.skip("a random model refuses nothing that leaving a word out could free: see test_prompt_side.py")
+        pytest.skip("a random model refuses nothing that leaving a word out could free: test_prompt_side.py")
     fitted = build("methods", PartSpec(name, settings(name))).fit(lm, data())
     fitted.save(tmp_path / "it")
     again = load(tmp_path / "it")

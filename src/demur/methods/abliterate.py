@@ -46,11 +46,11 @@ class Abliterate:
 
     against: Against = "harmful"
     """Whose refusals give the directions: those of harmful or of borderline prompts."""
-    layer: float | None = None
+    measured_at: float | None = None
     """Measure at one layer only, as a share of the depth (between two layers: between their vectors); None: each block
     has its own direction."""
     projection: Projection = "projected"
-    """`none`, `projected` or `biprojected`; the last needs `layer`."""
+    """`none`, `projected` or `biprojected`; the last needs `measured_at`."""
     norm: Literal["none", "column", "row"] = "row"
     """Which lengths the edited matrices keep."""
     max_weight: float = 1.0
@@ -65,9 +65,9 @@ class Abliterate:
     def __post_init__(self) -> None:
         if self.projection not in ("none", "projected", "biprojected"):
             raise ConfigError(f"abliterate: projection={self.projection!r}; allowed: none, projected, biprojected")
-        if self.projection == "biprojected" and self.layer is None:
-            raise ConfigError("abliterate: biprojected measures at one layer; give layer=, a share of the depth")
-        for name in ("layer", "position"):
+        if self.projection == "biprojected" and self.measured_at is None:
+            raise ConfigError("abliterate: biprojected measures at one layer; give measured_at=, a share of the depth")
+        for name in ("measured_at", "position"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise ConfigError(f"abliterate: {name} is {value}; it is a share of the depth, from 0 to 1")
@@ -97,9 +97,9 @@ class Abliterate:
     ) -> Float[Tensor, "layer d_model"]:
         """Return the direction of each block."""
         rows = raw if self.projection == "none" else without(raw, mu)
-        if self.layer is None:
+        if self.measured_at is None:
             return rows
-        one = between(rows, self.layer * (len(rows) - 1)).expand_as(rows)
+        one = between(rows, self.measured_at * (len(rows) - 1)).expand_as(rows)
         return without(one, mu) if self.projection == "biprojected" else one
 
 
