@@ -314,8 +314,11 @@ def closed_rows(lm: LM, prompts: Sequence[Prompt], intervention: Intervention) -
     """
     if not isinstance(intervention, Gated):
         return set()
-    gate = intervention.gate
-    states = capture(lm, list(prompts), layers=(gate.layer,), points=(gate.point,), positions=gate.position)
+    gate, probe = intervention.gate, intervention.gate.probe
+    simple = probe is not None and len(probe.layers) == 1 and not probe.minus and not probe.branch
+    if probe is None or not simple or probe.position != "last_prompt" or gate.lifetime != "request":
+        return set()
+    states = capture(lm, list(prompts), layers=probe.layers, points=(probe.point,), positions=probe.position)
     opened = gate.opens(states[:, 0]).tolist()
     return {p.id for p, is_open in zip(prompts, opened, strict=True) if not is_open}
 

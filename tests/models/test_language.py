@@ -335,13 +335,14 @@ def test_the_mix_has_its_identities() -> None:
 def test_a_gate_decides_which_rows_are_mixed_and_the_others_are_plain() -> None:
     model, some, how = stopping("llama"), prompts(16), Sampling(max_new_tokens=7)
     states = capture(model, some, layers=(0,))[:, 0] @ draw(32, seed=3)
-    gate = Gate(probe=Probe(layers=(0,)), weight=draw(32, seed=3), threshold=float(states.median()))
+    middle = float(states.sort().values[7:9].mean())
+    gate = Gate(probe=Probe(layers=(0,)), weight=draw(32, seed=3), threshold=middle)
     plan = Plan(branches=contrast(SELFCD).branches, logits=dataclasses.replace(SELFCD, gate=0), gates=(gate,))
     plain, mixed = (answers(decode(model, some, how, p)) for p in (None, contrast(SELFCD)))
     for order in (some, list(reversed(some)), some[3:9]):
         found = answers(decode(model, order, how, plan, batch_tokens=500))
         for prompt in order:
-            opened = bool(states[some.index(prompt)] > states.median())
+            opened = bool(states[some.index(prompt)] > middle)
             assert found[prompt.id] == (mixed if opened else plain)[prompt.id]
 
 

@@ -129,14 +129,15 @@ def test_closed_gates_leave_the_models_own_answers(tmp_path):
     from demur.interventions.steer import Steer
     from demur.lm import load
     from demur.pipeline import closed_rows
-    from demur.plan import Gate
+    from demur.plan import Gate, Probe
     from demur.types import Sampling
 
     lm = load("organism")
     draw = torch.Generator().manual_seed(0)
     vector = torch.randn(1, lm.d_model, generator=draw)
     direction = Direction(vectors=vector * 300, layers=(1,), model=lm.ref, estimator="random")
-    gate = Gate(layer=1, weight=torch.randn(lm.d_model, generator=draw), rule="below")
+    weight = torch.randn(lm.d_model, generator=draw)
+    gate = Gate(probe=Probe(layers=(1,)), weight=weight, rule="below")
     gated = Gated(inner=Steer(direction=direction, strength=-1.0), gate=gate)
     prompts = list(World(split="validation", limit=60)())
     closed = closed_rows(lm, prompts, gated)
