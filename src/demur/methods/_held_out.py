@@ -13,7 +13,7 @@ from demur.interventions.adapter import Adapter
 from demur.judges import apply
 from demur.lora import Lora
 from demur.metrics import Outcome
-from demur.types import FitData, Item, Judge, Sampling
+from demur.types import FitData, Item, Judge, Response, Sampling
 
 if TYPE_CHECKING:
     from demur.lm import LM
@@ -38,7 +38,12 @@ class HeldOut:
     def score(self, lm: LM, what: Intervention) -> dict[str, Any]:
         """Let the model answer under an intervention; return its rates and the floor at half the margin."""
         prompts = [o.prompt for o in self.before]
-        given = {r.prompt_id: r for r in decode(lm, prompts, Sampling(max_new_tokens=self.max_new_tokens), what)}
+        return self.rates(decode(lm, prompts, Sampling(max_new_tokens=self.max_new_tokens), what))
+
+    def rates(self, answers: Iterable[Response]) -> dict[str, Any]:
+        """Return what `score` does, of answers given by whatever means."""
+        prompts = [o.prompt for o in self.before]
+        given = {r.prompt_id: r for r in answers}
         items = [Item(p, given[p.id]) for p in prompts]
         verdicts = list(apply(self.judge, "dev", items))
         after = metrics.outcomes(prompts, list(given.values()), verdicts, judges=["dev"])
@@ -78,6 +83,13 @@ class HeldOut:
         note = f"checkpoint {checkpoint.step} at strength {strength:g}: {why}"
         table = [{"step": c.step, "strength": strength, **score} for c, strength, score in tried]
         return Adapter(lora=Lora.read(checkpoint.folder), strength=strength, note=note), table
+
+    @staticmethod
+    def best(tried: Mapping[str, Mapping[str, Any]], what: str = "setting") -> tuple[str, str]:
+        """Return the name of what `best` takes among all that were tried, by its score, and why it was taken."""
+        index, why = best(list(tried.values()), what)
+        name = list(tried)[index]
+        return name, f"{name}: {why}"
 
 
 def keeps(score: Mapping[str, Any]) -> bool:
