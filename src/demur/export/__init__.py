@@ -1,8 +1,8 @@
 """Exporters: one file per target. An intervention leaves demur only where the target holds it exactly.
 
-An exporter is a frozen dataclass of settings with two doors. `refuse(lm, plan)` raises where the target cannot hold the
-plan, with the reason; `exporter(lm, plan, folder, marks)` writes the artefact, loads it with the consumer's own code and
-compares. `demur.exporting.export` joins them with the model, the floor's record, the card and the folder.
+An exporter is a frozen dataclass of settings with two doors. `refuse(lm, plan)` raises where the target cannot hold
+the plan, with the reason; `exporter(lm, plan, folder, marks)` writes the artefact, loads it with the consumer's own
+code and compares. `demur.exporting` joins them with the model, the floor's record, the card and the folder.
 """
 
 from __future__ import annotations

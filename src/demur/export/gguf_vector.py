@@ -31,8 +31,8 @@ HINT, COUNT, TENSOR = "controlvector.model_hint", "controlvector.layer_count", "
 class GgufVector:
     """A control vector for llama.cpp (`--control-vector FILE`): the vectors that steering adds, one per block.
 
-    llama.cpp adds `direction.N` to what block N gives, N from 0, at every token; it knows none for block 0. Strengths are
-    in the vectors, so the file is used at scale 1. It works on any quantisation of the model.
+    llama.cpp adds `direction.N` to what block N gives, N from 0, at every token; it knows none for block 0. Strengths
+    are in the vectors, so the file is used at scale 1. It works on any quantisation of the model.
     """
 
     hint: str = ""
@@ -59,7 +59,9 @@ class GgufVector:
             _write(folder / FILE, wanted, self.hint or str(text_config.model_type), marks)
             found = read(folder / FILE)
         layers = ", ".join(map(str, wanted))
-        note = f"Vectors for blocks {layers} (counted from 0). Use: `llama-server -m MODEL.gguf --control-vector {FILE}`."
+        note = (
+            f"Vectors for blocks {layers} (counted from 0). Use: `llama-server -m MODEL.gguf --control-vector {FILE}`."
+        )
         return Exported(checked=_check(lm, plan, wanted, found), notes=(note,))
 
 
@@ -79,7 +81,9 @@ def vectors(lm: LM, plan: Plan) -> dict[int, Tensor]:
     for site in plan.sites:
         if site.op != "add":
             advice = "Use --to merged, and convert that folder to GGUF."
-            raise refuse(target, f"its edit {site.op!r} depends on the state, and a control vector is only added", advice)
+            raise refuse(
+                target, f"its edit {site.op!r} depends on the state, and a control vector is only added", advice
+            )
         for layer in site.layers:
             block = _block(site, layer)
             added = at_layer(plan.tensors[site.vector], layer).double() * site.strength

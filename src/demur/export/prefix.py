@@ -106,8 +106,8 @@ def with_text(template: str, text: str, *, shown: bool, mark: str = "") -> str:
 
 def _check(lm: LM, text: str, folder: Path) -> Checked:
     """Render conversations as a server would, from the files alone, and compare tokens with demur's."""
-    written = (folder / TEXT).read_text("utf-8")
-    template = (folder / TEMPLATE).read_text("utf-8") if lm.chats.has_template else None
+    written = (folder / TEXT).read_bytes().decode()
+    template = (folder / TEMPLATE).read_bytes().decode() if lm.chats.has_template else None
     equal, of = 0, 0
     for own, history in ((None, ()), ("Be brief.", ()), (None, (("user", "Hello."), ("assistant", "Hello, you.")))):
         for question in TEXTS:
