@@ -230,7 +230,11 @@ REFUSED: dict[str, tuple[Callable[[LM], Intervention], tuple[str, ...], str]] = 
         ("gguf_vector", "prefix"),
         "it changes weights",
     ),
-    "projection": (lambda m: Ablate(direction=direction(m)), ("gguf_vector",), "its edit 'ablate' depends on the state"),
+    "projection": (
+        lambda m: Ablate(direction=direction(m)),
+        ("gguf_vector",),
+        "its edit 'ablate' depends on the state",
+    ),
     "block 0": (lambda m: Steer(direction=direction(m), layer=0), ("gguf_vector",), "output of block 0"),
     "attention": (lambda m: Steer(direction=direction(m), point="attn_out"), ("gguf_vector",), "adds at attn_out"),
     "first": (

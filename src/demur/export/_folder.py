@@ -31,11 +31,11 @@ def staged(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
     with naming(out):
         out.parent.mkdir(parents=True, exist_ok=True)
     with lock(partial):
-        if old.exists() and not out.exists():  # killed between the two renames below
-            old.rename(out)
-        _check_free(out, overwrite)
-        _empty(partial)
         try:
+            if old.exists() and not out.exists():  # killed between the two renames below
+                old.rename(out)
+            _check_free(out, overwrite)
+            _empty(partial)
             yield partial
             with naming(out):
                 _sync(partial)
