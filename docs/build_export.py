@@ -1,7 +1,7 @@
 """Rebuild the table of `docs/export.md` from the exporters: `PYTHONPATH=. python docs/build_export.py`.
 
-Every architecture of the test suite meets every exporter but `prefix`, which holds texts alone, with tiny random weights. `--check` writes nothing and exits 1
-when the page is out of date.
+Every architecture of the test suite meets every exporter but `prefix`, which holds texts alone; weights are random.
+`--check` writes nothing and exits 1 when the page is out of date.
 """
 
 # ruff: noqa: T201
@@ -10,13 +10,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from tests.models.families import FAMILIES, lm
+from tests.models.test_interventions import adapter, direction
+
 from demur import registry
 from demur.errors import ConfigError
 from demur.interventions.ablate import Ablate
 from demur.interventions.steer import Steer
 from demur.plan import Plan
-from tests.models.families import FAMILIES, lm
-from tests.models.test_interventions import adapter, direction
 
 PAGE = Path(__file__).with_name("export.md")
 START, END = "<!-- table: made by docs/build_export.py -->", "<!-- end of table -->"

@@ -101,7 +101,7 @@ def test_without_a_record_it_is_held_back_and_below_floor_lets_it_go_marked_as_n
 def test_a_kept_floor_needs_no_flag_and_the_card_shows_both_axes_floor_data_and_command(workplace: Path) -> None:
     measured(Path("job"))
     Path("job/price.json").write_text(json.dumps({"price_kl_first": 0.01, "price_kl": 0.02, "prompts": 9}))
-    code, text, errors = export()
+    code, _, errors = export()
     assert code == 0, errors
     card = Path("out/README.md").read_text()
     assert "**Safety floor kept.** no loss of more than 2 points shown on harmful (n=134, groups=134)" in card
@@ -176,7 +176,7 @@ def ready(folder: Path) -> Export:
 
 def test_in_python_the_floor_is_no_less_a_bar(tmp_path: Path) -> None:
     made = ready(tmp_path)
-    with pytest.raises(ConfigError, match="not measured.*--below-floor"):
+    with pytest.raises(ConfigError, match=r"not measured.*--below-floor"):
         made.write(tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
