@@ -36,6 +36,7 @@ WORDS = {
 EXTRAS: dict[str, tuple[str, ...]] = {
     "local": ("torch", "transformers", "safetensors", "sklearn"),
     "train": ("torch", "transformers", "datasets", "peft", "trl"),
+    "gguf": ("torch", "transformers", "gguf"),
     "serve": ("torch", "transformers", "fastapi", "uvicorn"),
     "eval": ("torch", "transformers", "inspect_ai", "lm_eval"),
     "vllm": ("vllm",),
