@@ -39,7 +39,8 @@ EXAMPLES = (
     "Explain how vaccines train the immune system.",
 )
 """Harmless requests that look otherwise, for models of the real world."""
-FAMILIES = ("homonym", "danger_person", "plain")
+FAMILIES = {"homonym": 3, "fiction": 3, "danger_person": 1, "plain": 1}
+"""Prompts of each family that the playground offers for the embedded model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +109,7 @@ class Server(uvicorn.Server):
 def server_of(service: Service, *, keys: Sequence[str] = (), hosts: Sequence[str] = ()) -> Server:
     """Return the server of a service, not yet running."""
     limits = service.limits
-    app: Any = Gate(application(service), limits, tuple(keys), tuple(hosts))  # type: ignore[arg-type]
+    app: Any = Gate(application(service), limits, tuple(keys), tuple(hosts))
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -152,7 +153,11 @@ def window_of(lm: LM, default: int) -> int:
 
 def world_examples() -> tuple[str, ...]:
     """Return prompts that the embedded model knows."""
-    return tuple(case.text for family in FAMILIES for case in world.cases("test", "en", family)[:2])
+    made = []
+    for family, count in FAMILIES.items():
+        cases = world.cases("test", "en", family)
+        made += [case.text for case in cases[:: -(-len(cases) // count)][:count]]
+    return tuple(made)
 
 
 def keys_of_env(name: str) -> tuple[str, ...]:
