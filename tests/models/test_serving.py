@@ -15,14 +15,14 @@ import openai
 import pytest
 import torch
 
-from demur.chats import Encoded
 from demur.decoding import decode
 from demur.generators.http import Http
 from demur.lm import LM
 from demur.plan import Plan
 from demur.serving.limits import Limits
 from demur.types import Prompt, Sampling
-from tests.models.families import lm as tiny
+from tests.models.families import build, tokenizer
+from tests.models.families import lm as shared
 from tests.models.serving import Running, chat, events, interventions, served
 
 pytestmark = pytest.mark.torch
@@ -33,17 +33,23 @@ NAMES = ("", "push", "cut", "sometimes", "polite")
 
 @pytest.fixture(scope="module")
 def lm() -> LM:
-    return tiny("llama")
+    """The reference: a model of its own, which no server touches."""
+    return shared("llama")
+
+
+def same() -> LM:
+    """Another model with the very same weights, for a server to own."""
+    return LM(build("llama"), tokenizer(), shared("llama").ref)
 
 
 @pytest.fixture(scope="module")
 def at(lm: LM, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    before = {name: p.clone() for name, p in lm.module.named_parameters()}
-    with served(lm, tmp_path_factory.mktemp("served")) as running:
+    own = same()
+    with served(own, tmp_path_factory.mktemp("served")) as running:
         yield running
-    after = dict(lm.module.named_parameters())
-    assert all(torch.equal(before[name], after[name]) for name in before)
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in lm.module.modules())
+    after = dict(own.module.named_parameters())
+    assert all(torch.equal(p, after[name]) for name, p in lm.module.named_parameters())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in own.module.modules())
 
 
 @pytest.fixture(scope="module")
@@ -288,7 +294,7 @@ def settled(at: Running) -> None:
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_leaves_frees_its_place(lm: LM, tmp_path: Any, stream: bool) -> None:
-    with served(lm, tmp_path, limits=Limits(rows=1, queue=4)) as at:
+    with served(same(), tmp_path, limits=Limits(rows=1, queue=4)) as at:
         held = at.service.engine.session.step
         at.service.engine.session.step = lambda: time.sleep(0.02) or held()  # type: ignore[method-assign, func-returns-value]
         body = chat("hello", max_tokens=400, stream=stream, temperature=1, n=2)
@@ -309,7 +315,7 @@ def test_a_client_that_leaves_frees_its_place(lm: LM, tmp_path: Any, stream: boo
 
 
 def test_a_full_server_says_when_to_come_again(lm: LM, tmp_path: Any) -> None:
-    with served(lm, tmp_path, limits=Limits(rows=1, queue=1, seconds=0.6)) as at, ThreadPoolExecutor(4) as pool:
+    with served(same(), tmp_path, limits=Limits(rows=1, queue=1, seconds=0.6)) as at, ThreadPoolExecutor(4) as pool:
         held = at.service.engine.session.step
         at.service.engine.session.step = lambda: time.sleep(0.03) or held()  # type: ignore[method-assign, func-returns-value]
         replies = list(pool.map(lambda _: at.post(chat("hello", max_tokens=300)), range(4)))
@@ -323,7 +329,7 @@ def test_a_full_server_says_when_to_come_again(lm: LM, tmp_path: Any) -> None:
 
 
 def test_a_server_that_ends_finishes_what_runs(lm: LM, tmp_path: Any, alone: Any) -> None:
-    with served(lm, tmp_path) as at:
+    with served(same(), tmp_path) as at:
         held = at.service.engine.session.step
         at.service.engine.session.step = lambda: time.sleep(0.03) or held()  # type: ignore[method-assign, func-returns-value]
         with httpx.stream(
@@ -341,7 +347,7 @@ def test_a_server_that_ends_finishes_what_runs(lm: LM, tmp_path: Any, alone: Any
 
 
 def test_a_model_that_fails_is_told_and_goes_on(lm: LM, tmp_path: Any, alone: Any) -> None:
-    with served(lm, tmp_path) as at:
+    with served(same(), tmp_path) as at:
         held = at.service.engine.session.step
 
         def fail() -> Any:
@@ -355,11 +361,11 @@ def test_a_model_that_fails_is_told_and_goes_on(lm: LM, tmp_path: Any, alone: An
 
 
 def test_keys_and_hosts(lm: LM, tmp_path: Any) -> None:
-    with served(lm, tmp_path, keys=("sesame",), hosts=("127.0.0.1",)) as at:
+    with served(same(), tmp_path, keys=("sesame",), hosts=("127.0.0.1",)) as at:
         assert at.post(chat("x")).status_code == 401
-        with openai.OpenAI(base_url=f"{at.url}/v1", api_key="sesam", max_retries=0) as wrong:
-            with pytest.raises(openai.AuthenticationError):
-                wrong.models.list()
+        wrong = openai.OpenAI(base_url=f"{at.url}/v1", api_key="sesam", max_retries=0)
+        with wrong, pytest.raises(openai.AuthenticationError):
+            wrong.models.list()
         assert at.post(chat("x"), headers={"Authorization": "Bearer sesame"}).status_code == 200
         assert at.get("/").status_code == at.get("/health").status_code == 200
         assert httpx.get(at.url + "/health", headers={"Host": "elsewhere.example"}).status_code == 421
@@ -385,4 +391,3 @@ def test_the_mean_of_log_probabilities_is_the_loops(at: Running, lm: LM) -> None
     )
     if reply["choices"][0]["finish_reason"] == "length":
         assert row.logprob == pytest.approx(math.fsum(r["logprob"] for r in rows) / len(rows), abs=1e-3)
-    assert Encoded((1,), 1, 1).thinking is False

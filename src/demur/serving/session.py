@@ -122,6 +122,7 @@ class BatchSession(_Loop):
         """Free every row and the room that long ones took."""
         self.live, self.rows, self.seats = [], None, {}
         self._drawn, self._seen = [], None
+        self.taps.clear()
         self.last = torch.zeros(0, dtype=torch.long, device=self.lm.device)
         if getattr(self.slots, "columns", 0) != COLUMNS or self.slots.rows != self.capacity:
             self.slots = Slots(self.lm.n_layers, self.capacity, columns=COLUMNS)
