@@ -9,6 +9,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,11 @@ FLAGS = (
     "--no-first-run",
 )
 WAIT = 60.0
+_BOOT = (
+    "import fcntl, os, sys; a, b = (fcntl.fcntl(int(n), fcntl.F_DUPFD, 20) for n in sys.argv[1:3]);"
+    "os.dup2(a, 3); os.dup2(b, 4); os.execv(sys.argv[3], sys.argv[3:])"
+)
+"""Puts the pipe where Chromium looks for it: files 3 and 4."""
 
 
 class Tab:
@@ -126,8 +132,8 @@ def tab(profile: Path) -> Iterator[Tab]:
     """Start a browser with a profile of its own, give its one page, and end it."""
     there, send = os.pipe()
     receive, back = os.pipe()
-    script = f'exec "$0" "$@" 3<&{there} 4>&{back}'
-    command = ["sh", "-c", script, BINARY, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
+    command = [sys.executable, "-c", _BOOT, str(there), str(back), BINARY, *FLAGS]
+    command += [f"--user-data-dir={profile}", "about:blank"]
     with subprocess.Popen(
         command, pass_fds=(there, back), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:

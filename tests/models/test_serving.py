@@ -373,9 +373,9 @@ def test_keys_and_hosts(lm: LM, tmp_path: Any) -> None:
 
 def test_a_long_answer_beside_short_ones_and_a_row_of_plans(at: Running, lm: LM) -> None:
     """The cache grows while rows come and go, and many strengths leave no trace."""
-    long = at.say("hello", max_tokens=400)
+    long = at.say("hello", max_tokens=300)
     with ThreadPoolExecutor(8) as pool:
-        waiting = pool.submit(at.say, "hello", max_tokens=400)
+        waiting = pool.submit(at.say, "hello", max_tokens=300)
         strengths = [0.1 + n / 20 for n in range(40)]
         list(pool.map(lambda s: at.say("x", model="tiny+push", strength=s, max_tokens=3), strengths))
         assert waiting.result() == long

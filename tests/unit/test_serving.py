@@ -89,7 +89,7 @@ def test_text_that_may_become_a_stop_string_is_held_back_and_then_given() -> Non
 
 def test_stop_strings_agree_with_a_search_of_the_whole_text() -> None:
     draw = random.Random(0)
-    for _ in range(300):
+    for _ in range(80):
         text = "".join(draw.choices("ab", k=12))
         stops = tuple("".join(draw.choices("ab", k=draw.randint(1, 4))) for _ in range(2))
         got = "".join(p.text for p in written(text, *stops))
@@ -105,29 +105,28 @@ def test_stop_strings_agree_with_a_search_of_the_whole_text() -> None:
 
 @dataclass
 class Script:
-    """A session that writes `prompt` byte by byte; it has room for two."""
+    """A session that answers a prompt with itself, byte by byte."""
 
-    room: int = 2
     rows: dict[Answer, list[int]] = field(default_factory=dict)
+    turns: list[str] = field(default_factory=list)
     most: int = 0
     fails: bool = False
     closed: bool = False
-
-    def fits(self, waiting: Sequence[Answer]) -> int:
-        return min(self.room - len(self.rows), len(waiting))
 
     def join(self, answers: Sequence[Answer]) -> list[tuple[Answer, Drawn]]:
         if self.fails:
             raise RuntimeError("broken")
         self.rows |= {answer: [*answer.encoded, END] for answer in answers}
         self.most = max(self.most, len(self.rows))
+        assert len({answer.group for answer in self.rows}) == 1
+        self.turns.append("".join(answer.group for answer in answers))
         return [(answer, self.draw(answer)) for answer in answers]
 
     def step(self) -> list[tuple[Answer, Drawn]]:
         return [(answer, self.draw(answer)) for answer in self.rows]
 
     def draw(self, answer: Answer) -> Drawn:
-        token = self.rows[answer].pop(0) if len(self.rows[answer]) > 1 or answer.group != "endless" else 65
+        token = self.rows[answer].pop(0) if len(self.rows[answer]) > 1 or answer.plan != "endless" else 65
         return Drawn(token, 0.0, ends=token == END)
 
     def drop(self, answers: Collection[Answer]) -> None:
@@ -141,10 +140,29 @@ class Script:
         self.closed = True
 
 
-def answer(text: str, *, group: str = "", deadline: float = math.inf) -> Answer:
+def test_groups_take_turns_without_overtaking() -> None:
+    async def test(engine: Engine, script: Script) -> None:
+        first = [answer(text, group=text[0]) for text in ("a1", "b1", "a2", "b2", "c1", "a3")]
+        engine.submit(first)
+        assert [await text_of(one) for one in first] == ["a1", "b1", "a2", "b2", "c1", "a3"]
+        # those of one group go together, though others stand between them
+        assert script.turns == ["aaa", "bb", "c"]
+        long, other, late = answer("a" * 300, group="a"), answer("b", group="b"), answer("a late", group="a")
+        engine.submit([long])
+        while not engine.live:
+            await asyncio.sleep(0.001)
+        engine.submit([other, late])
+        for one in (long, other, late):
+            await text_of(one)
+        assert script.turns[3:] == ["a", "b", "a"]  # who comes after another group's waits for the next turn
+
+    running(test, rows=4)
+
+
+def answer(text: str, *, group: str = "", plan: str = "", deadline: float = math.inf) -> Answer:
     return Answer(
         encoded=list(text.encode()),
-        plan=None,
+        plan=plan,
         group=group,
         draws=random.Random(0),
         writer=Writer(Bytes(), 10**9),
@@ -168,7 +186,7 @@ def running(test: Callable[[Engine, Script], Awaitable[None]], **limits: Any) ->
     script = Script()
 
     async def whole() -> None:
-        engine = Engine(script, Limits(**limits))
+        engine = Engine(script, Limits(**({"rows": 2} | limits)))
         engine.start()
         try:
             await test(engine, script)
@@ -191,7 +209,7 @@ def test_answers_share_the_batch_and_each_gets_its_own() -> None:
 
 def test_a_full_queue_says_when_to_come_again() -> None:
     async def test(engine: Engine, script: Script) -> None:
-        engine.submit([answer("", group="endless") for _ in range(2)])
+        engine.submit([answer("", plan="endless") for _ in range(2)])
         while engine.waiting:
             await asyncio.sleep(0.001)
         engine.submit([answer("a"), answer("b")])
@@ -206,7 +224,7 @@ def test_a_full_queue_says_when_to_come_again() -> None:
 
 def test_what_nobody_waits_for_leaves_and_what_takes_too_long_is_told() -> None:
     async def test(engine: Engine, script: Script) -> None:
-        gone, late, next_ = answer("", group="endless"), answer("", group="endless"), answer("next")
+        gone, late, next_ = answer("", plan="endless"), answer("", plan="endless"), answer("next")
         late.deadline = engine.clock() + 0.05
         engine.submit([gone, late, next_])
         assert await text_of(late) == "504 timeout"
@@ -246,7 +264,7 @@ def test_closing_finishes_what_was_accepted_and_takes_no_more() -> None:
 
 def test_closing_gives_up_what_does_not_end() -> None:
     async def test(engine: Engine, script: Script) -> None:
-        engine.submit([answer("", group="endless")])
+        engine.submit([answer("", plan="endless")])
         await engine.close(0.02)
         assert not engine.live
 
@@ -288,7 +306,7 @@ def test_a_strength_is_a_factor_and_its_floor_was_not_measured() -> None:
     assert (calm.floor_at(1).state, calm.floor_at(0.5).state, calm.floor_at(0)) == ("kept", "not measured", BASE)
     with pytest.raises(Fault, match="it is a text"):
         found.prepare(found.entries["polite"], 2)
-    for step in range(200):
+    for step in range(80):
         found.prepare(calm, 1.5 + step / 100)
     assert len(found._kept) <= 64
 

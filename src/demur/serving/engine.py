@@ -1,8 +1,9 @@
 """The queue, and the one thread that owns the model: answers join and leave a running batch.
 
-The thread works through a `Session`, the only thing here that knows of models. It asks for room, hands over the
-answers that fit in the order in which they came, and draws one token at a time for all that run. Whatever befalls an
-answer (its end, a time limit, a client that has gone, an error) frees its place before the next token.
+The thread works through a `Session`, the only thing here that knows of models: it hands over answers in the order in
+which they came, and draws one token at a time for all that run. Whatever befalls an answer (its end, a time limit, a
+client that has gone, an error) frees its place before the next token. Groups that cannot run at once take turns: a turn
+is for those that wait when it begins, and for later ones as long as nobody of another group waits before them.
 """
 
 from __future__ import annotations
@@ -57,14 +58,12 @@ class Answer:
     """Where its pieces go; answers to one request share it."""
     gone: bool = False
     """Whether nobody waits for it any more."""
+    number: int = 0
+    """In the order of arrival."""
 
 
 class Session(Protocol):
     """Rows that are decoded together; used by one thread alone."""
-
-    def fits(self, waiting: Sequence[Answer]) -> int:
-        """Return how many of the waiting answers, from the front, can join now."""
-        ...
 
     def join(self, answers: Sequence[Answer]) -> list[tuple[Answer, Drawn]]:
         """Read prompts and return the first token of each."""
@@ -100,6 +99,9 @@ class Engine:
     finished: int = 0
     tokens: int = 0
     _since: int = PATIENCE
+    _arrived: int = 0
+    _turn: tuple[str, int] = ("", 0)
+    """The group that runs, and the last answer that had arrived when its turn began."""
     _ends: deque[float] = field(default_factory=lambda: deque(maxlen=64))
     _closing: bool = False
     _changed: threading.Condition = field(default_factory=threading.Condition)
@@ -134,6 +136,9 @@ class Engine:
                     "queue_full",
                     headers={"Retry-After": str(wait)},
                 )
+            for answer in answers:
+                self._arrived += 1
+                answer.number = self._arrived
             self.waiting.extend(answers)
             self._changed.notify()
 
@@ -170,12 +175,12 @@ class Engine:
 
     def _work(self) -> None:
         try:
-            while self._turn():
+            while self._work_on():
                 pass
         finally:
             self.session.close()
 
-    def _turn(self) -> bool:
+    def _work_on(self) -> bool:
         """Let answers leave and join, and draw a token for each that runs; False when there is nothing left to do."""
         with self._changed:
             self._changed.wait_for(lambda: bool(self.waiting or self.live or self._closing))
@@ -206,15 +211,26 @@ class Engine:
     def _joining(self) -> list[Answer]:
         """Take the next waiting answers off the queue, once there are enough of them or the others have run a while."""
         with self._changed:
-            count = min(self.session.fits(tuple(self.waiting)[: self.limits.rows]), len(self.waiting))
-            enough = count >= min(self.limits.rows, len(self.live) + count) / 4
-            if not count or not (enough or self._since >= PATIENCE):
+            found = self._next()[: self.limits.rows - len(self.live)]
+            enough = len(found) >= min(self.limits.rows, len(self.live) + len(found)) / 4
+            if not found or not (enough or self._since >= PATIENCE):
                 self._since += 1
                 return []
-            fresh = [self.waiting.popleft() for _ in range(count)]
-            self.live += fresh
+            chosen = set(found)
+            self.waiting = deque(answer for answer in self.waiting if answer not in chosen)
+            self.live += found
             self._since = 0
-            return fresh
+            return found
+
+    def _next(self) -> list[Answer]:
+        """Return the waiting answers that may join those that run; where none runs, the first begins a turn."""
+        if not self.waiting:
+            return []
+        if not self.live:
+            self._turn = (self.waiting[0].group, self._arrived)
+        group, last = self._turn
+        other = next((answer.number for answer in self.waiting if answer.group != group), math.inf)
+        return [a for a in self.waiting if a.group == group and (a.number <= last or a.number < other)]
 
     def _settle(self, drawn: Sequence[tuple[Answer, Drawn]]) -> None:
         told: list[tuple[Answer, Piece | Fault]] = []

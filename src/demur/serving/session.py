@@ -54,7 +54,7 @@ class BatchSession(_Loop):
             boundary: what tells where a prompt stands.
         """
         super().__init__(lm, (), Sampling(), 0)
-        self.most, self.capacity = rows, max(self.least, rows)
+        self.capacity = max(self.least, rows)
         self.boundary = boundary
         self.group = ""
         self.seats: dict[Answer, _Seat] = {}
@@ -76,14 +76,6 @@ class BatchSession(_Loop):
         return h
 
     # engine.Session
-
-    def fits(self, waiting: Sequence[Answer]) -> int:
-        """Return how many of the waiting answers, from the front, share the present weights and find a place."""
-        if not waiting:
-            return 0
-        group = self.group if self.live else waiting[0].group
-        free = self.most - len(self.live)
-        return next((n for n, answer in enumerate(waiting[:free]) if answer.group != group), min(free, len(waiting)))
 
     def join(self, answers: Sequence[Answer]) -> list[tuple[Answer, Drawn]]:
         """Read prompts, those of like length together, and return the first token of each."""
