@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,6 @@ class Page:
 
     at: Running
     tab: Tab
-    seen: list[str] = field(default_factory=list)
 
     def answers(self) -> list[str]:
         """What both sides say last, once neither writes."""
@@ -52,14 +51,23 @@ def scorer(lm: LM) -> BoundaryScorer:
     return BoundaryScorer(lm=lm, layer=1, axes={"": (axis, fit)}, openers=Openers(ids=(1, 2, 3), agreement=1.0, n=10))
 
 
-@pytest.fixture
-def page(tmp_path: Path) -> Iterator[Page]:
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    folder = tmp_path_factory.mktemp("playground")
     lm = LM(build("llama"), tokenizer(), shared("llama").ref)
-    with served(lm, tmp_path, placed=scorer(lm)) as at, tab(tmp_path / "profile") as one:
-        one.size(1280, 900)
-        one.open(at.url + "/")
-        one.wait("sides.length === 2")
+    with served(lm, folder, placed=scorer(lm)) as at, tab(folder / "profile") as one:
         yield Page(at, one)
+
+
+@pytest.fixture
+def page(site: Page) -> Page:
+    """The page, opened anew."""
+    site.tab.open("about:blank")
+    site.tab.complaints.clear()
+    site.tab.size(1280, 900)
+    site.tab.open(site.at.url + "/")
+    site.tab.wait("sides.length === 2")
+    return site
 
 
 def test_both_sides_answer_as_the_interface_does(page: Page) -> None:
@@ -94,7 +102,7 @@ def test_the_slider_changes_the_answer_from_the_keyboard(page: Page) -> None:
     page.tab.wait("sides[1].slider.value === '0.2'")
     assert page.shown(".floor")[1] == "safety floor not measured"
     page.answers()
-    page.tab.run("sides[0].slider.disabled === true")
+    assert page.tab.run("sides[0].slider.disabled") is True
     assert not page.tab.complaints
 
 

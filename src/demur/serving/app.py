@@ -61,8 +61,9 @@ class Service:
         entry = self.menu.find(asked.model, asked.intervention)
         job = await self._job(asked, entry)
         self.engine.submit(job.answers)
-        headers = job.headers
+        headers = dict(job.headers)
         if asked.stream:
+            headers |= {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
             stream = _stream(self.engine, job, usage=bool(asked.stream_options and asked.stream_options.include_usage))
             return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
         reply = await _whole(self.engine, job, request)
