@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -284,10 +285,10 @@ def test_other_paths_methods_and_types_are_refused(at: Running) -> None:
     assert at.post({"model": "tiny+polite", "prompt": "a"}, "/v1/completions").status_code == 400
 
 
-def settled(at: Running) -> None:
-    """Wait until nothing runs."""
-    ends = time.monotonic() + 20
-    while at.get("/health").json() != {"status": "ok", "running": 0, "waiting": 0}:
+def settled(at: Running, running: int = 0, waiting: int = 0) -> None:
+    """Wait until so many answers run and wait."""
+    ends = time.monotonic() + 60
+    while at.get("/health").json() != {"status": "ok", "running": running, "waiting": waiting}:
         assert time.monotonic() < ends
         time.sleep(0.01)
 
@@ -314,18 +315,31 @@ def test_a_client_that_leaves_frees_its_place(lm: LM, tmp_path: Any, stream: boo
         assert at.service.engine.tokens < 400
 
 
-def test_a_full_server_says_when_to_come_again(lm: LM, tmp_path: Any) -> None:
-    with served(same(), tmp_path, limits=Limits(rows=1, queue=1, seconds=0.6)) as at, ThreadPoolExecutor(4) as pool:
-        held = at.service.engine.session.step
-        at.service.engine.session.step = lambda: time.sleep(0.03) or held()  # type: ignore[method-assign, func-returns-value]
-        replies = list(pool.map(lambda _: at.post(chat("hello", max_tokens=300)), range(4)))
-        codes = sorted(reply.status_code for reply in replies)
-        assert codes == [429, 429, 504, 504]  # one runs and one waits, both until their time is over
-        full = next(reply for reply in replies if reply.status_code == 429)
+def test_a_full_server_says_when_to_come_again(tmp_path: Any) -> None:
+    with served(same(), tmp_path, limits=Limits(rows=1, queue=1)) as at, ThreadPoolExecutor(2) as pool:
+        held, released = at.service.engine.session.step, threading.Event()
+        at.service.engine.session.step = lambda: held() if released.wait(60) else []  # type: ignore[method-assign]
+        accepted = []
+        for running, waiting in ((1, 0), (1, 1)):
+            accepted.append(pool.submit(at.post, chat("hello", max_tokens=3)))
+            settled(at, running, waiting)
+        full = at.post(chat("hello"))
+        released.set()
+        assert full.status_code == 429
         assert int(full.headers["retry-after"]) >= 1
         assert full.json()["error"]["type"] == "rate_limit_error"
+        assert [reply.result().status_code for reply in accepted] == [200, 200]
+
+
+def test_an_answer_that_takes_too_long_is_told_so(tmp_path: Any) -> None:
+    with served(same(), tmp_path, limits=Limits(seconds=0.2)) as at:
+        held = at.service.engine.session.step
+        at.service.engine.session.step = lambda: time.sleep(0.05) or held()  # type: ignore[method-assign, func-returns-value]
+        reply = at.post(chat("hello", max_tokens=300))
+        assert (reply.status_code, reply.json()["error"]["code"]) == (504, "timeout")
+        last = events(at.post(chat("hello", max_tokens=300, stream=True)))[-1]
+        assert last["error"]["code"] == "timeout"
         settled(at)
-        assert at.post(chat("hello", max_tokens=2)).status_code == 200
 
 
 def test_a_server_that_ends_finishes_what_runs(lm: LM, tmp_path: Any, alone: Any) -> None:
