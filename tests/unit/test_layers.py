@@ -20,8 +20,8 @@ ABOVE_THE_LINE = {
     "causes", "checks", "cli", "comparison", "convert", "correction", "counted", "dedup", "differences", "doctor",
     "embeddings", "errors", "files", "finishes", "flips", "floor", "floor_records", "generators", "judges",
     "labelled", "labelling", "languages", "leaks", "measure", "metrics", "mining", "modifiers", "opening", "pairs",
-    "reasoning", "recipes", "records", "registry", "report", "results", "settings", "sides", "sketches", "stats",
-    "suites", "triage", "types", "verify", "world",
+    "reasoning", "recipes", "records", "registry", "report", "results", "serving", "settings", "sides", "sketches",
+    "stats", "suites", "triage", "types", "verify", "world",
 }  # fmt: skip
 """Modules and folders that import no torch; a file in them that needs an extra says so in EXTRA."""
 

@@ -1,0 +1,211 @@
+"""The decode loop as a session: rows of any plan join and leave; see `engine.Session`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from demur.decoding import READING, _by_width, _Job, _likeliest, _Loop, sample
+from demur.lm import LM
+from demur.plan import Plan
+from demur.residuals import tapped
+from demur.rows import Action, Key, Rows
+from demur.serving.engine import Answer
+from demur.serving.place import Boundary
+from demur.serving.writing import Drawn
+from demur.slots import Slots
+from demur.types import Prompt, Response, Sampling
+from demur.weights import edits_of, swapped
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+EXTRA = "local"
+COLUMNS = 256
+"""Tokens per row that the cache has room for while little is asked."""
+_SERVED = Prompt(id="served", text="", expected=None, source="serve")
+
+
+@dataclass(eq=False)
+class _Seat(_Job):
+    """A row of the loop, and the answer that it writes."""
+
+    answer: Answer = field(kw_only=True)
+
+
+class BatchSession(_Loop):
+    """The one decode loop, each row with its own sampling; rows whose plans change weights run in groups.
+
+    On the CPU in float32 a row's numbers do not depend on the rows beside it (see `demur.decoding`).
+    """
+
+    def __init__(self, lm: LM, rows: int, keys: Iterable[Key], boundary: Boundary | None = None) -> None:
+        """Take a model.
+
+        Args:
+            lm: the model; nothing else may use it while the session lasts.
+            rows: rows at once.
+            keys: every place that any plan to come may edit.
+            boundary: what tells where a prompt stands.
+        """
+        super().__init__(lm, (), Sampling(), 0)
+        self.capacity = max(self.least, rows)
+        self.boundary = boundary
+        self.group = ""
+        self.seats: dict[Answer, _Seat] = {}
+        self._drawn: list[tuple[Answer, Drawn]] = []
+        self._tops: list[tuple[tuple[int, float], ...]] = []
+        self._weights = ExitStack()
+        self._hooks = ExitStack()
+        self._seen: Tensor | None = None
+        self._logits = torch.empty(0)
+        places = {key: lm.port(*key) for key in sorted(keys)}
+        self.taps: dict[Key, Action] = self._hooks.enter_context(tapped(places))
+        if boundary is not None:
+            own = self._hooks.enter_context(tapped({boundary.key: lm.port(*boundary.key)}))
+            own[boundary.key] = self._keep
+        self.clear()
+
+    def _keep(self, h: Tensor) -> Tensor:
+        self._seen = h
+        return h
+
+    # engine.Session
+
+    def join(self, answers: Sequence[Answer]) -> list[tuple[Answer, Drawn]]:
+        """Read prompts, those of like length together, and return the first token of each."""
+        if not self.live:
+            self._weigh(answers[0])
+        seats: list[_Seat] = []
+        for answer in answers:
+            bound = self.lm.bound(answer.plan)
+            seats.append(_Seat(_SERVED, 0, answer.encoded, bound, [], answer=answer))
+        self.seats |= {seat.answer: seat for seat in seats}
+        seats.sort(key=lambda seat: -len(seat.encoded.ids))
+        for width, jobs in _by_width(seats, READING.get(self.lm.device.type, READING["cuda"])):
+            for _ in self._read(jobs, width, self.taps):
+                pass
+        return self._taken()
+
+    def step(self) -> list[tuple[Answer, Drawn]]:
+        """Return one more token of every row."""
+        for _ in self._step(self.taps):
+            pass
+        return self._taken()
+
+    def drop(self, answers: Collection[Answer]) -> None:
+        """Free the rows of answers; those that hold none are passed over."""
+        gone = {id(seat) for answer in answers if (seat := self.seats.pop(answer, None)) is not None}
+        if not gone:
+            return
+        if len(gone) == len(self.live):
+            self.clear()
+            return
+        self._drop([index for index, job in enumerate(self.live) if id(job) in gone])
+        if self.rows is not None:
+            self.rows = pruned(self.rows)
+
+    def clear(self) -> None:
+        """Free every row and the room that long ones took."""
+        self.live, self.rows, self.seats = [], None, {}
+        self._drawn, self._seen = [], None
+        self.taps.clear()
+        self.last = torch.zeros(0, dtype=torch.long, device=self.lm.device)
+        if getattr(self.slots, "columns", 0) != COLUMNS or self.slots.rows != self.capacity:
+            self.slots = Slots(self.lm.n_layers, self.capacity, columns=COLUMNS)
+
+    def close(self) -> None:
+        """Take the hooks off, and put the weights back."""
+        self.clear()
+        self._hooks.close()
+        self._weights.close()
+
+    # the loop's own steps, each row for itself
+
+    def _weigh(self, answer: Answer) -> None:
+        """Have the weights that an answer's plan asks for."""
+        if answer.group != self.group:
+            self._weights.close()
+            self._weights = ExitStack()
+            self.group = ""
+            self._weights.enter_context(swapped(self.lm, edits_of(answer.plan)))
+            self.group = answer.group
+
+    def _draw(self, logits: Float[Tensor, "row vocab"], jobs: Sequence[_Job]) -> tuple[Tensor, list[float]]:
+        answers = [_answer(job) for job in jobs]
+        self._logits = logits
+        tokens = _likeliest(logits)
+        warm = [i for i, answer in enumerate(answers) if answer.temperature > 0]
+        if warm:
+            own = [answers[i] for i in warm]
+            columns = [[a.draws.random(), a.temperature, a.top_p] for a in own]
+            uniform, temperature, top_p = torch.tensor(columns, dtype=torch.float64, device=logits.device).unbind(1)
+            per_row: Any = (temperature[:, None], top_p[:, None])
+            tokens = tokens.clone()
+            tokens[warm] = sample(logits[warm], uniform, *per_row)
+        total = logits.logsumexp(-1)
+        self._tops = _likeliest_of(logits, total, [answer.top for answer in answers])
+        return tokens, (logits.gather(-1, tokens[:, None])[:, 0] - total).tolist()
+
+    def _settle(self, first: int, tokens: list[int], logprobs: list[float]) -> Iterator[Response]:
+        for index, (token, logprob, top) in enumerate(zip(tokens, logprobs, self._tops, strict=True), first):
+            job = self.live[index]
+            job.tokens.append(token)
+            self._drawn.append((_answer(job), Drawn(token, logprob, top, token in self.lm.stops)))
+        return iter(())
+
+    def _read(self, fresh: list[_Job], width: int, taps: dict[Key, Action] | None) -> Iterator[Response]:
+        yield from super()._read(fresh, width, taps)
+        seen, self._seen = self._seen, None
+        asked = [i for i, job in enumerate(fresh) if _answer(job).place]
+        if self.boundary is None or seen is None or not asked:
+            return
+        rows = torch.tensor(asked, device=seen.device)
+        last = torch.tensor([fresh[i].encoded.prompt - 1 for i in asked], device=seen.device)
+        answers = [_answer(fresh[i]) for i in asked]
+        bare = [fresh[i].encoded.prompt == len(fresh[i].encoded.ids) for i in asked]
+        languages = [answer.language for answer in answers]
+        made = self.boundary.places(seen[rows, last].float().cpu(), self._logits[rows].cpu(), languages, bare)
+        places = dict(zip(answers, made, strict=True))
+        self._drawn = [(a, d._replace(place=places[a]) if a in places else d) for a, d in self._drawn]
+
+    def _taken(self) -> list[tuple[Answer, Drawn]]:
+        taken, self._drawn = self._drawn, []
+        return taken
+
+
+def pruned(rows: Rows) -> Rows:
+    """Return rows without the plans that none of them has."""
+    used = sorted(set(rows.which.tolist()))
+    if len(used) == len(rows.plans):
+        return rows
+    place = {old: new for new, old in enumerate(used)}
+    which = torch.tensor([place[old] for old in rows.which.tolist()], device=rows.which.device)
+    return replace(rows, plans=tuple(rows.plans[i] for i in used), which=which, _steady=None)
+
+
+def keys_of(lm: LM, plans: Iterable[Plan]) -> set[Key]:
+    """Return every place that plans edit or read a gate at."""
+    bound = [lm.bound(plan) for plan in plans]
+    return {key for one in bound for key in (*one.parts, *one.probes)}
+
+
+def _answer(job: _Job) -> Answer:
+    if not isinstance(job, _Seat):  # cannot happen: `join` makes every row
+        raise TypeError("a row without an answer")
+    return job.answer
+
+
+def _likeliest_of(logits: Tensor, total: Tensor, wanted: Sequence[int]) -> list[tuple[tuple[int, float], ...]]:
+    """Return for each row as many of its likeliest tokens as are wanted, with their log-probabilities."""
+    most = min(max(wanted, default=0), logits.shape[-1])
+    if not most:
+        return [()] * len(wanted)
+    values, ids = logits.topk(most, dim=-1)
+    pairs = zip(ids.tolist(), (values - total[:, None]).tolist(), wanted, strict=True)
+    return [tuple(zip(row[:k], chances[:k], strict=True)) for row, chances, k in pairs]
