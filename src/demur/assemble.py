@@ -66,13 +66,16 @@ def measurement(
         guard: a judge of `prompt_harm` that decides before the generator; empty: none.
 
     Raises:
-        ConfigError: for unknown names or settings, or an intervention on a generator that takes none; Unavailable
-            when an extra is missing.
+        ConfigError: for unknown names or settings, or an intervention on a generator that takes none (but for those
+            that change prompts alone, which go around any generator); Unavailable when an extra is missing.
     """
     chosen = build_benchmarks(benchmarks)
     judged = build_judges(judges, chosen)
-    wanted = generator_part(generator, model=model, intervention=intervention)
+    around = None if intervention is None else wrapper(intervention, spec(generator))
+    wanted = generator_part(generator, model=model, intervention=None if around else intervention)
     made = cast(Generator, build("generators", wanted))
+    if around:
+        made = cast(Generator, build("generators", PartSpec(around.name, {**around.settings, "generator": made})))
     if guard:
         front = {"generator": made, "guard": build("judges", spec(guard))}
         made = cast(Generator, build("generators", PartSpec("guarded", front)))
@@ -83,8 +86,23 @@ def measurement(
         judges=judged,
         generator=(part_of("generators", made), made),
         sampling=sampling,
-        intervention=_attached(made),
+        intervention=saved_intervention(intervention) if around and intervention else _attached(made),
     )
+
+
+def wrapper(intervention: Path, generator: PartSpec) -> PartSpec | None:
+    """Return the generator that a saved intervention puts around another, None where it is to be attached to a model.
+
+    One of kind `wrapped` acts on the conversation alone and always is such a wrapper; a system text (`instruct`) is one
+    for a generator that attaches nothing, as for a served model.
+    """
+    record = read_json(intervention / "intervention.json") if (intervention / "intervention.json").is_file() else {}
+    if record.get("kind") == "wrapped":
+        return PartSpec(str(record["name"]), dict(record.get("settings", {})))
+    attaches = "intervention" in {f.name for f in registry.fields("generators", generator.name)}
+    if record.get("kind") == "instruct" and not attaches:
+        return PartSpec("told", {"text": str(record["text"])})
+    return None
 
 
 def generator_part(generator: str | PartSpec, *, model: str = "", intervention: str | Path | None = None) -> PartSpec:

@@ -86,12 +86,18 @@ class WeightEdit:
 
     Where a post-norm with gain g follows the matrix, r becomes normalise(g * r): what is then taken out of the
     matrix's output is what shows up along r after the norm.
+
+    With `norm`, lengths of W are kept: those of its columns (the vectors that the inputs write: each is edited at
+    length 1, twice, and given its length back, so that nothing of r comes back), or those of its rows (each is put to
+    length 1, the matrix edited, and the rows given their lengths back, which brings a little of r back). Biases are
+    edited without.
     """
 
     part: Literal["embedding", "attention", "mlp"]
     layers: tuple[int, ...]
     vector: str
     strength: float = 1.0
+    norm: Literal["none", "column", "row"] = "none"
 
     @property
     def named(self) -> tuple[str, ...]:
@@ -105,7 +111,8 @@ class WeightEdit:
     def describe(self) -> str:
         """Return what it does, in plain words."""
         where = "the embedding" if self.part == "embedding" else f"{self.part} of {layers_text(self.layers)}"
-        return f"project {self.strength:g} x {self.vector} out of the weights of {where}"
+        kept = "" if self.norm == "none" else f", lengths of {self.norm}s kept"
+        return f"project {self.strength:g} x {self.vector} out of the weights of {where}{kept}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from demur.errors import ConfigError, ModelError
 from demur.plan import Edit, Plan, WeightDelta, WeightEdit, at_layer, unit
@@ -51,7 +52,8 @@ def swapped(lm: LM, edits: Iterable[Bound]) -> Iterator[None]:
             for module, name, axis, r in _targets(lm, edit, tensors[0]):
                 old = module._parameters[name]
                 if old is not None:
-                    put(module, name, project_out(old.detach(), r, edit.strength, axis), old)
+                    norm = edit.norm if old.ndim > 1 else "none"
+                    put(module, name, project_out(old.detach(), r, edit.strength, axis, norm), old)
         yield
     finally:
         for module, name, old in reversed(before):
@@ -97,15 +99,33 @@ def _linear(lm: LM, edit: WeightDelta) -> tuple[nn.Module, nn.Parameter]:
 
 
 def project_out(
-    weight: Float[Tensor, ...], r: Float[Tensor, " d_model"], strength: float, axis: int
+    weight: Float[Tensor, ...],
+    r: Float[Tensor, " d_model"],
+    strength: float,
+    axis: int,
+    norm: Literal["none", "column", "row"] = "none",
 ) -> Float[Tensor, ...]:
-    """Return W - strength r r^T W, where `axis` of W is the stream and r has length 1; sums in float64."""
+    """Return W - strength r r^T W, where `axis` of W is the stream and r has length 1; sums in float64.
+
+    With `norm`, the lengths of what each input writes (column) or of what reaches each unit of the stream (row) are
+    those of W; see `plan.WeightEdit`.
+    """
     if strength == 0:
         return weight.clone()
-    wide = weight.double().movedim(axis, -1)
+    wide = weight.double().movedim(axis, -1)  # its last axis is the stream: its "columns" lie along the last
     direction = r.to(wide)
-    edited = wide - strength * (wide @ direction)[..., None] * direction
-    return edited.movedim(-1, axis).to(weight.dtype).contiguous()
+
+    def edited(given: Tensor) -> Tensor:
+        return given - strength * (given @ direction)[..., None] * direction
+
+    if norm == "none":
+        made = edited(wide)
+    elif norm == "column":
+        made = normalize(edited(normalize(edited(normalize(wide, dim=-1)), dim=-1)), dim=-1)
+        made = made * wide.norm(dim=-1, keepdim=True)
+    else:
+        made = normalize(edited(normalize(wide, dim=-2)), dim=-2) * wide.norm(dim=-2, keepdim=True)
+    return made.movedim(-1, axis).to(weight.dtype).contiguous()
 
 
 def _targets(lm: LM, edit: WeightEdit, tensor: Tensor) -> Iterator[tuple[nn.Module, str, int, Tensor]]:

@@ -14,12 +14,21 @@ from tests.chat_server import MODEL, ChatServer, serving
 NEEDS_A_MODEL = {"local"}
 NAMES = [m.name for m in registry.members("generators") if m.installed and m.name not in NEEDS_A_MODEL]
 GUARD = Path(__file__).parent.parent / "parts" / "word_guard.py"
-PARTS = {"http": f"http:model={MODEL},base_url=", "guarded": f"guarded:generator=fake,guard={GUARD}"}
+PARTS = {
+    "http": f"http:model={MODEL},base_url=",
+    "guarded": f"guarded:generator=fake,guard={GUARD}",
+    "told": "told:generator=fake,text=Be brief.",
+    "ignore_words": 'ignore_words:generator=fake,words=["how"]',
+    "rephrase": "rephrase:generator=fake,generator.refuse_borderline=0.6",
+}
 """How a generator is written, where its name alone will not do; after `base_url=` comes the server."""
 FAILING = {
     "fake": "fake:error_rate=1.0",
     "http": f"http:model={MODEL},attempts=1,timeout=0.001,base_url=",
     "guarded": f"guarded:generator=fake,generator.error_rate=1.0,guard={GUARD}",
+    "told": "told:generator=fake,generator.error_rate=1.0,text=Be brief.",
+    "ignore_words": 'ignore_words:generator=fake,generator.error_rate=1.0,words=["how"]',
+    "rephrase": "rephrase:generator=fake,generator.error_rate=1.0",
 }
 """A setting of each generator with which every row fails."""
 

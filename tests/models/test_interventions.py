@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -15,9 +16,11 @@ from demur.chats import Encoded
 from demur.directions import Direction
 from demur.errors import ConfigError, DataError, ModelError
 from demur.interventions.ablate import Ablate
+from demur.interventions.abliterate import Abliterate
 from demur.interventions.adapter import Adapter
 from demur.interventions.gated import Gated
 from demur.interventions.instruct import Instruct
+from demur.interventions.mapped import Mapped
 from demur.interventions.stack import Stack
 from demur.interventions.steer import Steer
 from demur.lm import LM, attach
@@ -66,6 +69,10 @@ def adapter(model: LM, strength: float, seed: int = 0) -> Adapter:
     return Adapter(lora=lora, strength=strength)
 
 
+def abliterate(model: LM, strength: float, norm: Literal["none", "column", "row"] = "none") -> Abliterate:
+    return Abliterate(direction=direction(model, (0, 1)), weights=(0.5, 1.0), norm=norm, strength=strength)
+
+
 KINDS: dict[str, Callable[[LM, float], Intervention]] = {
     "steer": lambda m, s: Steer(direction=direction(m), strength=s),
     "steer_all_layers": lambda m, s: Steer(direction=direction(m, (0, 1)), strength=s, point="resid_pre"),
@@ -74,7 +81,13 @@ KINDS: dict[str, Callable[[LM, float], Intervention]] = {
     "steer_end": lambda m, s: Steer(direction=direction(m), strength=s, positions="last_prompt", point="mlp_out"),
     "ablate": lambda m, s: Ablate(direction=direction(m), strength=s),
     "ablate_weights": lambda m, s: Ablate(direction=direction(m), strength=s, by="weights"),
+    "abliterate": lambda m, s: abliterate(m, s),
+    "abliterate_column": lambda m, s: abliterate(m, s, "column"),
+    "abliterate_row": lambda m, s: abliterate(m, s, "row"),
     "adapter": lambda m, s: adapter(m, s),
+    "mapped": lambda m, s: Mapped(
+        reads=direction(m, (0, 1), seed=4), writes=direction(m, (0, 1), seed=6), strength=s / 16
+    ),
     "gated": lambda m, s: Gated(inner=Steer(direction=direction(m), strength=s), gate=gate(m)),
     "gated_two_passes": lambda m, s: Gated(inner=Ablate(direction=direction(m), strength=s), gate=gate(m, 1)),
     "stack": lambda m, s: Stack(
@@ -88,7 +101,7 @@ KINDS: dict[str, Callable[[LM, float], Intervention]] = {
 MAIN = ("steer", "ablate", "ablate_weights", "adapter", "gated", "stack")
 PAIRS = [(k, f) for k in KINDS for f in FAMILIES if k in MAIN or f in ("llama", "mistral", "gemma3")]
 """Every main kind on every family; kinds that differ in their positions alone on three."""
-BY_ROW = [(k, f) for k, f in PAIRS if k not in ("ablate_weights", "adapter")]
+BY_ROW = [(k, f) for k, f in PAIRS if k not in ("ablate_weights", "adapter") and "abliterate" not in k]
 
 
 def encoded(ids: Sequence[int], prompt: int | None = None) -> Encoded:
@@ -228,7 +241,8 @@ def test_a_saved_intervention_comes_back_equal(kind: str, tmp_path: Path) -> Non
 
 
 def test_every_registered_intervention_is_covered_here() -> None:
-    covered = {kind.partition("_")[0] for kind in KINDS} | {"instruct", "contrastive"}  # its own: test_contrastive.py
+    covered = {kind.partition("_")[0] for kind in KINDS}
+    covered |= {"instruct", "contrastive", "wrapped"}  # their own: test_contrastive.py, test_prompt_side.py
     assert set(registry.names("interventions")) == covered
 
 

@@ -6,6 +6,7 @@ import torch
 from demur import registry
 from demur.errors import ConfigError, DataError
 from demur.interventions import load
+from demur.interventions.wrapped import Wrapped
 from demur.methods._contrast import GROUPS, Contrast
 from demur.settings import PartSpec, build
 from demur.types import Example, FitData, Prompt
@@ -21,7 +22,8 @@ def data(each: int = 12) -> FitData:
             for i in range(each):
                 expected = "refuse" if kind == "harmful" else "comply"
                 text = f"{name} question {i} of the {split} split"
-                prompt = Prompt(id=f"{name}/{split}/{i}", text=text, expected=expected, kind=kind, source="t")
+                own = {"expected": expected, "kind": kind, "category": f"c{i % 3}"}
+                prompt = Prompt(id=f"{name}/{split}/{i}", text=text, source="t", **own)
                 answer = "no" if label == "refusal" else "so"
                 rows.append(Example(prompt=prompt, split=split, label=label, answer=answer, rejected="no"))
     return FitData(examples=tuple(rows))
@@ -29,17 +31,28 @@ def data(each: int = 12) -> FitData:
 
 TRAINED = {"rass": {"max_new_tokens": 8, "checkpoints": 1}}
 """Methods that train, with settings that make them short."""
-SEARCHED = {
-    "refusal_direction": {},
-    "refusal_steering": {"samples": 0, "max_new_tokens": 4, "judged": 1, "k": [1], "alphas": [-0.5]},
-    "scans": {"max_new_tokens": 4, "judged": 1, "strengths": [0.2]},
-    "surgical": {"max_new_tokens": 4, "judged": 1},
+UNFITTED = {
+    "adacd": {},
+    "selfcd": {},
+    "system_prompt": {"texts": ("short",)},
+    "rephrase": {"always": (False,)},
 }
-"""Methods that find their layers themselves, with settings that make them short."""
-UNFITTED = ("adacd", "selfcd")
-"""Methods that look at no data and have no layer."""
+"""Methods that look at no data and have no layer, with settings that leave nothing to choose."""
+OWN_LAYERS = {
+    "alphasteer": {"layers": (1,), "shares": (0.5,), "strengths": (1.0,)},
+    "cast": {"layers": (1,), "thresholds": ("f1",), "strengths": (1.0,)},
+    "category_directions": {"layer": 1, "strengths": (1.0,), "quantiles": (0.1,), "least": 2},
+    "abliterate": {},
+    "refusal_direction": {"layers": (1,)},
+    "refusal_steering": {"samples": 0, "max_new_tokens": 4, "judged": 1, "k": (1,), "alphas": (-0.5,)},
+    "scans": {"layers": (1,), "max_new_tokens": 4, "judged": 1, "strengths": (0.2,)},
+    "surgical": {"layers": (1,), "max_new_tokens": 4, "judged": 1},
+    "ignore_words": {"most": (3,)},
+}
+"""Methods that name layers in their own way, or none, with settings that leave nothing to choose."""
+NO_LAYER = ("abliterate", "ignore_words", "refusal_steering")
 FITTED = [name for name in registry.names("methods") if name not in UNFITTED]
-LAYERED = [name for name in FITTED if any(field.name == "layer" for field in registry.fields("methods", name))]
+SEARCHED = ("refusal_direction", "refusal_steering", "scans", "surgical")
 FITS = [
     (n, f)
     for n in registry.names("methods")
@@ -50,19 +63,21 @@ FITS = [
 
 
 def settings(name: str) -> dict:
-    layer = {"layer": 1} if name in LAYERED else {}
-    return {**layer, **TRAINED.get(name, {}), **SEARCHED.get(name, {})}
+    return {**UNFITTED, **OWN_LAYERS}.get(name, {"layer": 1, **TRAINED.get(name, {})})
 
 
 @pytest.mark.parametrize(("name", "family"), FITS)
 def test_fit_saves_loads_and_describes_itself_equally(name, family, tmp_path):
     lm = families.lm(family)
+    if name == "ignore_words":
+        pytest.skip("a random model refuses nothing that leaving a word out could free: test_prompt_side.py")
     fitted = build("methods", PartSpec(name, settings(name))).fit(lm, data())
     fitted.save(tmp_path / "it")
     again = load(tmp_path / "it")
     assert again.describe() == fitted.describe()
     assert again.fingerprint() == fitted.fingerprint()
-    assert again.plan(lm).fingerprint == fitted.plan(lm).fingerprint
+    if not isinstance(fitted, Wrapped):
+        assert again.plan(lm).fingerprint == fitted.plan(lm).fingerprint
 
 
 @pytest.mark.parametrize("name", FITTED)
@@ -72,14 +87,12 @@ def test_fit_says_which_prompts_are_missing(name):
         build("methods", PartSpec(name, settings(name))).fit(families.lm("llama"), few)
 
 
-OUT_OF_RANGE = [(name, {"layer": 7}) for name in LAYERED]
-OUT_OF_RANGE += [(name, {"layers": [0, 7]}) for name in ("refusal_direction", "scans", "surgical")]
-
-
-@pytest.mark.parametrize(("name", "where"), OUT_OF_RANGE)
-def test_layer_out_of_range_is_refused(name, where):
+@pytest.mark.parametrize("name", [name for name in FITTED if name not in NO_LAYER])
+def test_layer_out_of_range_is_refused(name):
+    wrong = {k: (7,) if k == "layers" else 7 for k in settings(name) if k in ("layer", "layers")}
+    method = build("methods", PartSpec(name, {**settings(name), **wrong}))
     with pytest.raises(ConfigError, match="layers 0 to 1"):
-        build("methods", PartSpec(name, where)).fit(families.lm("llama"), data())
+        method.fit(families.lm("llama"), data())
 
 
 def test_direction_is_the_difference_of_the_groups_means():

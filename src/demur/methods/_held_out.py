@@ -11,7 +11,7 @@ from demur.checkpoints import Checkpoint
 from demur.decoding import decode
 from demur.judges import apply
 from demur.metrics import Outcome
-from demur.types import FitData, Item, Judge, Sampling
+from demur.types import FitData, Item, Judge, Response, Sampling
 
 if TYPE_CHECKING:
     from demur.lm import LM
@@ -36,7 +36,12 @@ class HeldOut:
     def score(self, lm: LM, what: Intervention) -> dict[str, Any]:
         """Let the model answer under an intervention; return its rates and the floor at half the margin."""
         prompts = [o.prompt for o in self.before]
-        given = {r.prompt_id: r for r in decode(lm, prompts, Sampling(max_new_tokens=self.max_new_tokens), what)}
+        return self.rates(decode(lm, prompts, Sampling(max_new_tokens=self.max_new_tokens), what))
+
+    def rates(self, answers: Iterable[Response]) -> dict[str, Any]:
+        """Return what `score` does, of answers given by whatever means."""
+        prompts = [o.prompt for o in self.before]
+        given = {r.prompt_id: r for r in answers}
         items = [Item(p, given[p.id]) for p in prompts]
         verdicts = list(apply(self.judge, "dev", items))
         after = metrics.outcomes(prompts, list(given.values()), verdicts, judges=["dev"])
@@ -56,32 +61,27 @@ class HeldOut:
         }
 
     def choose(self, checkpoints: Sequence[Checkpoint]) -> tuple[Checkpoint, str]:
-        """Return the checkpoint that answers most among those that keep the floor, and why it was taken; see `best`."""
-        index, why = best([c.score or {} for c in checkpoints], "checkpoint")
-        return checkpoints[index], f"checkpoint {checkpoints[index].step}: {why}"
+        """Return the checkpoint that answers most among those that keep the floor, and why it was taken.
 
+        Where none does, the one that holds most, and the words say so: unmeasured is below the floor.
+        """
+        named = {f"checkpoint {c.step}": c for c in checkpoints}
+        name, why = self.best({name: c.score or {} for name, c in named.items()}, what="checkpoint")
+        return named[name], why
 
-def keeps(score: Mapping[str, Any]) -> bool:
-    """Return whether what `score` measured answers more than the untouched model and keeps the floor."""
-    return bool(score.get("floor")) and _rate(score, "answered") > _rate(score, "answered_before")
+    @staticmethod
+    def best(tried: Mapping[str, Mapping[str, Any]], what: str = "setting") -> tuple[str, str]:
+        """Return the name of what answers most among all that keep the floor, by its score, and why it was taken.
 
-
-def best(scores: Sequence[Mapping[str, Any]], what: str) -> tuple[int, str]:
-    """Return the index of the score that answers most among those that keep the floor, and why it was taken.
-
-    Where none does, that of the one that holds most, and the words say so: unmeasured is below the floor.
-
-    Args:
-        scores: what `HeldOut.score` gave; empty where nothing was measured.
-        what: what the scores are of, in one word.
-    """
-    kept = [i for i, score in enumerate(scores) if keeps(score)]
-    if kept:
-        chosen = max(kept, key=lambda i: (_rate(scores[i], "answered"), _rate(scores[i], "held")))
-        return chosen, "answers most of those that keep the floor at half its margin (dev)"
-    chosen = max(range(len(scores)), key=lambda i: (_rate(scores[i], "held"), _rate(scores[i], "answered")))
-    verdict = str(scores[chosen].get("verdict", "not measured"))
-    return chosen, f"NO {what} answers more and keeps the floor at half its margin; {verdict}"
+        Where nothing does and answers more than before, the one that holds most, and the words say so.
+        """
+        kept = [n for n, s in tried.items() if s.get("floor") and _rate(s, "answered") > _rate(s, "answered_before")]
+        if kept:
+            name = max(kept, key=lambda n: (_rate(tried[n], "answered"), _rate(tried[n], "held")))
+            return name, f"{name}: answers most of those that keep the floor at half its margin (dev)"
+        name = max(tried, key=lambda n: (_rate(tried[n], "held"), _rate(tried[n], "answered")))
+        verdict = tried[name].get("verdict", "not measured")
+        return name, f"{name}: NO {what} answers more and keeps the floor at half its margin; {verdict}"
 
 
 def _rate(score: Mapping[str, Any], name: str) -> float:
