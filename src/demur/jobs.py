@@ -17,7 +17,7 @@ from demur.fitting import examples
 from demur.generators.local import Local
 from demur.lm import LM
 from demur.measure import Progress, measure
-from demur.methods._choosing import SELECTION
+from demur.methods._choice import FILE as CHOICE
 from demur.methods._contrast import check_layers
 from demur.records import LoadedRun
 from demur.settings import PartSpec, build
@@ -77,8 +77,7 @@ def fit_method(
         parts = {split: [e.prompt for e in rows if e.split == split] for split in ("fit", "dev")}
         if rank == 0:
             leaks.check(parts, out)
-        if rank == 0:
-            (out / SELECTION).unlink(missing_ok=True)
+            (out / CHOICE).unlink(missing_ok=True)
         fitted = made.fit(lm, FitData(examples=tuple(rows), judge=_judge(judges, rows), out=out))
         if rank == 0:
             fitted.save(out / "intervention")
@@ -88,10 +87,7 @@ def fit_method(
 
 def choice(out: Path) -> str:
     """Return which setting the last fit in a folder chose and why, "" where its method chooses none."""
-    if not (out / SELECTION).is_file():
-        return ""
-    found = read_json(out / SELECTION)
-    return f"{found['chosen']}: {found['why']}"
+    return str(read_json(out / CHOICE)["why"]) if (out / CHOICE).is_file() else ""
 
 
 def _how(method: PartSpec) -> dict[str, Any]:

@@ -31,13 +31,6 @@ def data(each: int = 12) -> FitData:
 
 TRAINED = {"rass": {"max_new_tokens": 8, "checkpoints": 1}}
 """Methods that train, with settings that make them short."""
-SEARCHED = {
-    "refusal_direction": {},
-    "refusal_steering": {"samples": 0, "max_new_tokens": 4, "judged": 1, "k": [1], "alphas": [-0.5]},
-    "scans": {"max_new_tokens": 4, "judged": 1, "strengths": [0.2]},
-    "surgical": {"max_new_tokens": 4, "judged": 1},
-}
-"""Methods that find their layers themselves, with settings that make them short."""
 UNFITTED = {
     "adacd": {},
     "selfcd": {},
@@ -50,11 +43,16 @@ OWN_LAYERS = {
     "cast": {"layers": (1,), "thresholds": ("f1",), "strengths": (1.0,)},
     "category_directions": {"layer": 1, "strengths": (1.0,), "quantiles": (0.1,), "least": 2},
     "abliterate": {},
+    "refusal_direction": {"layers": (1,)},
+    "refusal_steering": {"samples": 0, "max_new_tokens": 4, "judged": 1, "k": (1,), "alphas": (-0.5,)},
+    "scans": {"layers": (1,), "max_new_tokens": 4, "judged": 1, "strengths": (0.2,)},
+    "surgical": {"layers": (1,), "max_new_tokens": 4, "judged": 1},
     "ignore_words": {"most": (3,)},
 }
 """Methods that name layers in their own way, or none, with settings that leave nothing to choose."""
+NO_LAYER = ("abliterate", "ignore_words", "refusal_steering")
 FITTED = [name for name in registry.names("methods") if name not in UNFITTED]
-LAYERED = [name for name in FITTED if any(field.name == "layer" for field in registry.fields("methods", name))]
+SEARCHED = ("refusal_direction", "refusal_steering", "scans", "surgical")
 FITS = [
     (n, f)
     for n in registry.names("methods")
@@ -65,10 +63,7 @@ FITS = [
 
 
 def settings(name: str) -> dict:
-    if name in UNFITTED or name in OWN_LAYERS:
-        return {**UNFITTED, **OWN_LAYERS}[name]
-    layer = {"layer": 1} if name in LAYERED else {}
-    return {**layer, **TRAINED.get(name, {}), **SEARCHED.get(name, {})}
+    return {**UNFITTED, **OWN_LAYERS}.get(name, {"layer": 1, **TRAINED.get(name, {})})
 
 
 @pytest.mark.parametrize(("name", "family"), FITS)
@@ -92,15 +87,12 @@ def test_fit_says_which_prompts_are_missing(name):
         build("methods", PartSpec(name, settings(name))).fit(families.lm("llama"), few)
 
 
-OUT_OF_RANGE = [(name, {"layer": 7}) for name in LAYERED]
-OUT_OF_RANGE += [(name, {"layers": [0, 7]}) for name in ("refusal_direction", "scans", "surgical")]
-OUT_OF_RANGE += [(name, {**OWN_LAYERS[name], "layers": (7,)}) for name in ("alphasteer", "cast")]
-
-
-@pytest.mark.parametrize(("name", "where"), OUT_OF_RANGE)
-def test_layer_out_of_range_is_refused(name, where):
+@pytest.mark.parametrize("name", [name for name in FITTED if name not in NO_LAYER])
+def test_layer_out_of_range_is_refused(name):
+    wrong = {k: (7,) if k == "layers" else 7 for k in settings(name) if k in ("layer", "layers")}
+    method = build("methods", PartSpec(name, {**settings(name), **wrong}))
     with pytest.raises(ConfigError, match="layers 0 to 1"):
-        build("methods", PartSpec(name, where)).fit(families.lm("llama"), data())
+        method.fit(families.lm("llama"), data())
 
 
 def test_direction_is_the_difference_of_the_groups_means():

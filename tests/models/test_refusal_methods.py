@@ -16,7 +16,7 @@ from demur.interventions.ablate import Ablate
 from demur.interventions.reposition import Reposition
 from demur.interventions.signed_steer import SignedSteer
 from demur.interventions.steer import Steer
-from demur.methods import _choosing, _post_instruction, _scored
+from demur.methods import _post_instruction, _scored, _trials
 from demur.methods._scored import Scored
 from demur.methods.refusal_direction import RefusalDirection
 from demur.methods.refusal_steering import RefusalSteering
@@ -48,6 +48,11 @@ def judged(each=12, out=None):
     """Examples whose refusals begin with another letter than their answers."""
     rows = [replace(e, answer="no" if e.label == "refusal" else "so") for e in data(each).examples]
     return replace(data(each), examples=tuple(rows), judge=Length(), out=out)
+
+
+def least(record, name):
+    """The name of the setting that was measured lowest."""
+    return min(record["tried"], key=lambda n: record["tried"][n][name])
 
 
 def prompts(found, kind, split, label):
@@ -84,7 +89,7 @@ def test_the_refusal_direction_is_the_mean_difference_of_a_second_computation(fa
     wanted = (last_states(lm, harmful).mean(0) - last_states(lm, plain).mean(0))[1]
     cosine = torch.nn.functional.cosine_similarity(found["post_instruction[-1]"].vectors[0].double(), wanted, dim=0)
     assert cosine > 0.9999
-    record = json.loads((tmp_path / "selection.json").read_text())
+    record = json.loads((tmp_path / "choice.json").read_text())
     torch.testing.assert_close(fitted.direction.vectors, found[record["chosen"].split()[-1]].vectors)
 
 
@@ -106,13 +111,12 @@ def test_prompts_without_a_template_have_their_last_token_as_the_only_place():
 def test_the_choice_of_the_refusal_direction_follows_its_filters(tmp_path):
     lm, rows = families.lm("llama"), judged(out=tmp_path)
     RefusalDirection(layers=(0, 1), most_kl=1e9, least_induced=-1e9).fit(lm, rows)
-    record = json.loads((tmp_path / "selection.json").read_text())
-    lowest = min(record["trials"], key=lambda t: t["refusal"])
-    assert record["chosen"] == lowest["name"]
-    assert record["why"].startswith("lowest refusal")
+    record = json.loads((tmp_path / "choice.json").read_text())
+    assert record["chosen"] == least(record, "refusal")
+    assert "lowest refusal" in record["why"]
     RefusalDirection(layers=(0, 1), most_kl=-1.0).fit(lm, rows)
-    record = json.loads((tmp_path / "selection.json").read_text())
-    assert record["chosen"] == min(record["trials"], key=lambda t: t["kl"])["name"]
+    record = json.loads((tmp_path / "choice.json").read_text())
+    assert record["chosen"] == least(record, "kl")
     assert "NONE" in record["why"]
 
 
@@ -137,12 +141,12 @@ def test_surgical_ablates_what_borderline_refusals_have_beside_true_ones(tmp_pat
         _post_instruction.means(lm, prompts(rows, kind, "fit", label), (1,))
         for kind, label in (("harmful", "refusal"), ("borderline", "refusal"), ("plain", "compliance"))
     )
-    record = json.loads((tmp_path / "selection.json").read_text())
+    record = json.loads((tmp_path / "choice.json").read_text())
     position = int(record["chosen"].split("[")[1].rstrip("]"))
     r, w = (harmful - plain)[position, 0].numpy(), (borderline - plain)[position, 0].numpy()
     np.testing.assert_allclose(fitted.direction.vectors[0], w - (w @ r) / (r @ r) * r, atol=1e-5)
     assert abs(fitted.direction.vectors[0].double() @ torch.from_numpy(r)) < 1e-4 * np.linalg.norm(r)
-    assert record["chosen"] == min(record["trials"], key=lambda t: t["refusal"])["name"]
+    assert record["chosen"] == least(record, "refusal")
 
 
 def test_scans_adds_towards_refusal_at_or_above_the_threshold_and_away_below_it():
@@ -233,7 +237,7 @@ def test_refusal_steering_adds_scaled_vectors_at_the_best_layers(estimator, tmp_
     said = torch.tensor([SAYS[e.label] for e in benign])
     states = capture(lm, [e.prompt for e in benign]).double()
     high, low = states[said > 0], states[said < 0]
-    record = json.loads((tmp_path / "selection.json").read_text())
+    record = json.loads((tmp_path / "choice.json").read_text())
     for layer in range(2):
         gap = high[:, layer].mean(0) - low[:, layer].mean(0)
         if estimator == "wrmd":
@@ -249,10 +253,10 @@ def test_refusal_steering_samples_and_judges_for_itself(tmp_path):
         samples=3, k=(1,), alphas=(-0.5, -2.0), judged=2, max_new_tokens=4, prompts=24, neutral=0.01, orthogonal=1.0
     )
     method.fit(lm, rows)
-    record = json.loads((tmp_path / "selection.json").read_text())
-    assert len(record["trials"]) == 4
-    assert {t["form"] for t in record["trials"]} == {"additive", "reposition"}
-    assert all(t["drift"] > 0 for t in record["trials"])
+    record = json.loads((tmp_path / "choice.json").read_text())
+    assert len(record["tried"]) == 4
+    assert {t["form"] for t in record["tried"].values()} == {"additive", "reposition"}
+    assert all(t["drift"] > 0 for t in record["tried"].values())
     assert record["prompts"]["fit"]["refused"] > 1
     assert "floor" in record["why"]
 
@@ -270,7 +274,7 @@ def test_of_settings_under_the_floor_the_one_of_least_drift_that_removes_nearly_
     falls = {"a": 1.0, "b": 0.95, "c": 0.5, "d": 3.0}
     score = {"floor": True, "answered": 0.9, "answered_before": 0.5, "held": 1.0}
     trials = [
-        _choosing.Trial(name=n, what=n, facts={"drift": d}, score={**score, "floor": n != "d"})
+        _trials.Trial(name=n, what=n, facts={"drift": d}, score={**score, "floor": n != "d"})
         for n, d in (("a", 0.3), ("b", 0.2), ("c", 0.1), ("d", 0.0))
     ]
     monkeypatch.setattr(refusal_steering, "_removal", lambda lm, rows, asking, what: falls[what])
@@ -287,10 +291,10 @@ def test_screened_trials_come_by_what_they_hold_then_by_what_they_answer():
 
     def trial(name, answered, held, attacked):
         facts = {"screen_answered": answered, "screen_held": held, "screen_attacked": attacked}
-        return _choosing.Trial(name=name, what=None, facts=facts)
+        return _trials.Trial(name=name, what=None, facts=facts)
 
     rows = [trial("loses", 1.0, 0.9, 0.9), trial("some", 0.5, 0.99, 0.9), trial("more", 0.8, 1.0, 0.89)]
-    assert [t.name for t in _choosing.shortlist(rows, base, 2)] == ["more", "some"]
+    assert [t.name for t in _trials.shortlist(rows, base, 2)] == ["more", "some"]
 
 
 def test_a_signed_gate_is_needed():

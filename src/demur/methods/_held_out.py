@@ -78,41 +78,35 @@ class HeldOut:
                 tried.append((boldest[0], strength, score))
                 if keeps(score):
                     break
-        index, why = best([score for _, _, score in tried], "checkpoint")
-        checkpoint, strength, _ = tried[index]
-        note = f"checkpoint {checkpoint.step} at strength {strength:g}: {why}"
+        named = {f"checkpoint {c.step} at strength {strength:g}": (c, strength, score) for c, strength, score in tried}
+        name, why = self.best({name: score for name, (_, _, score) in named.items()}, "checkpoint")
+        checkpoint, strength, _ = named[name]
         table = [{"step": c.step, "strength": strength, **score} for c, strength, score in tried]
-        return Adapter(lora=Lora.read(checkpoint.folder), strength=strength, note=note), table
+        return Adapter(lora=Lora.read(checkpoint.folder), strength=strength, note=why), table
 
     @staticmethod
     def best(tried: Mapping[str, Mapping[str, Any]], what: str = "setting") -> tuple[str, str]:
-        """Return the name of what `best` takes among all that were tried, by its score, and why it was taken."""
-        index, why = best(list(tried.values()), what)
-        name = list(tried)[index]
-        return name, f"{name}: {why}"
+        """Return the name of what answers most among all that keep the floor, and why it was taken.
+
+        Where nothing does and answers more than before, the one that holds most, and the words say so: unmeasured is
+        below the floor.
+
+        Args:
+            tried: name -> what `score` gave; empty where nothing was measured.
+            what: what the scores are of, in one word.
+        """
+        kept = [name for name, score in tried.items() if keeps(score)]
+        if kept:
+            name = max(kept, key=lambda n: (_rate(tried[n], "answered"), _rate(tried[n], "held")))
+            return name, f"{name}: answers most of those that keep the floor at half its margin (dev)"
+        name = max(tried, key=lambda n: (_rate(tried[n], "held"), _rate(tried[n], "answered")))
+        verdict = tried[name].get("verdict", "not measured")
+        return name, f"{name}: NO {what} answers more and keeps the floor at half its margin; {verdict}"
 
 
 def keeps(score: Mapping[str, Any]) -> bool:
     """Return whether what `score` measured answers more than the untouched model and keeps the floor."""
     return bool(score.get("floor")) and _rate(score, "answered") > _rate(score, "answered_before")
-
-
-def best(scores: Sequence[Mapping[str, Any]], what: str) -> tuple[int, str]:
-    """Return the index of the score that answers most among those that keep the floor, and why it was taken.
-
-    Where none does, that of the one that holds most, and the words say so: unmeasured is below the floor.
-
-    Args:
-        scores: what `HeldOut.score` gave; empty where nothing was measured.
-        what: what the scores are of, in one word.
-    """
-    kept = [i for i, score in enumerate(scores) if keeps(score)]
-    if kept:
-        chosen = max(kept, key=lambda i: (_rate(scores[i], "answered"), _rate(scores[i], "held")))
-        return chosen, "answers most of those that keep the floor at half its margin (dev)"
-    chosen = max(range(len(scores)), key=lambda i: (_rate(scores[i], "held"), _rate(scores[i], "answered")))
-    verdict = str(scores[chosen].get("verdict", "not measured"))
-    return chosen, f"NO {what} answers more and keeps the floor at half its margin; {verdict}"
 
 
 def _rate(score: Mapping[str, Any], name: str) -> float:

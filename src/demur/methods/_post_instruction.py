@@ -11,7 +11,7 @@ import torch
 from demur.directions import Direction
 from demur.errors import ConfigError, DataError
 from demur.files import fingerprint
-from demur.methods._choosing import some
+from demur.methods._trials import some
 from demur.residuals import capture, stream
 from demur.types import ATTACK, Example, FitData, Kind, Prompt
 

@@ -9,9 +9,9 @@ from demur.directions import Direction
 from demur.errors import ConfigError
 from demur.interventions.ablate import Ablate
 from demur.interventions.steer import Steer
-from demur.methods import _choosing, _post_instruction
-from demur.methods._choosing import Trial
+from demur.methods import _post_instruction, _trials
 from demur.methods._post_instruction import POINT, Sets, refusal_score
+from demur.methods._trials import Trial
 from demur.price import kl
 from demur.screen import Screen
 from demur.types import FitData
@@ -71,12 +71,12 @@ class RefusalDirection:
         directions = {f"layer {d.layers[0]} {d.position}": d for d in found}
         trials = [Trial(name=name, what=self._made(d)) for name, d in directions.items()]
         chosen, why = self._choose(lm, data, sets, trials, directions)
-        return _choosing.settle(data, trials, chosen, why)
+        return _trials.settle(data, trials, chosen, why)
 
     def _choose(
         self, lm: LM, data: FitData, sets: Sets, trials: list[Trial], directions: dict[str, Direction]
     ) -> tuple[Trial, str]:
-        opening = _choosing.openers(lm, data)
+        opening = _trials.openers(lm, data)
         harmful, plain = (Screen(lm, sets.validation[name]) for name in ("harmful", "plain"))
         untouched = plain.logits(None)
         for trial in trials:
@@ -90,9 +90,10 @@ class RefusalDirection:
             }
         fit = [t for t in trials if t.facts["kl"] <= self.most_kl and t.facts["induced"] >= self.least_induced]
         if fit:
-            return min(fit, key=lambda t: t.facts["refusal"]), f"lowest refusal of the {len(fit)} that pass the filters"
-        best = min(trials, key=lambda t: t.facts["kl"])
-        return best, f"NONE of {len(trials)} candidates passes both filters: the one of least KL"
+            chosen = min(fit, key=lambda t: float(t.facts["refusal"]))
+            return chosen, f"{chosen.name}: lowest refusal of the {len(fit)} that pass the filters"
+        chosen = min(trials, key=lambda t: float(t.facts["kl"]))
+        return chosen, f"{chosen.name}: NONE of {len(trials)} candidates passes both filters; that of least KL"
 
     def _made(self, direction: Direction) -> Ablate | Steer:
         if self.mode == "ablation":

@@ -13,10 +13,10 @@ from demur.errors import ConfigError, DataError
 from demur.interventions.reposition import Reposition
 from demur.interventions.steer import Steer
 from demur.mean_differences import ESTIMATORS, Estimator
-from demur.methods import _choosing, _scored
-from demur.methods._choosing import Trial
-from demur.methods._held_out import HeldOut, best, keeps
+from demur.methods import _scored, _trials
+from demur.methods._choice import judge_of
 from demur.methods._scored import Layers, Scored
+from demur.methods._trials import Trial
 from demur.types import Example, FitData, Prompt
 
 if TYPE_CHECKING:
@@ -109,14 +109,14 @@ class RefusalSteering:
         layers = _scored.layers(held, vectors, origin, centred=self.estimator in ("wmd", "wrmd"))
         trials = self._trials(lm, layers, fitted)
         order, base = self._front(lm, data, trials)
-        _choosing.judge(lm, HeldOut.of(data, _choosing.judge_of(data), self.max_new_tokens), order)
+        _trials.judge(lm, data, order, self.max_new_tokens)
         chosen, why = self._choose(lm, held, order, asking)
         counts = {"fit": fitted.counts(self.neutral), "dev": held.counts(self.neutral)}
-        return _choosing.settle(data, trials, chosen, why, base=base, layers=layers.record(), prompts=counts)
+        return _trials.settle(data, trials, chosen, why, base=base, layers=layers.record(), prompts=counts)
 
     def _asking(self, data: FitData) -> Asking:
         return Asking(
-            judge=_choosing.judge_of(data),
+            judge=judge_of(data),
             samples=max(self.samples, 1),
             max_new_tokens=self.max_new_tokens,
             seed=self.seed,
@@ -124,7 +124,7 @@ class RefusalSteering:
 
     def _scored(self, lm: LM, data: FitData, split: str, most: int, asking: Asking) -> Scored:
         rows = [e for e in data.examples if e.split == split and e.prompt.kind in ("plain", "borderline") and e.label]
-        rows = _choosing.some(rows, most, self.seed)
+        rows = _trials.some(rows, most, self.seed)
         if self.samples:
             scores = confidences(lm, [e.prompt for e in rows], asking)
         else:
@@ -151,23 +151,22 @@ class RefusalSteering:
         """Return the trials that no other beats on drift and screened answers: the best of those that hold most."""
         rows = [e for e in data.examples if e.split == "dev" and e.label == "compliance" and e.answer]
         benign = [e for e in rows if e.prompt.kind in ("plain", "borderline") and not e.prompt.get("prefill")]
-        rows = _choosing.some(benign, self.drift_prompts, self.seed)
+        rows = _trials.some(benign, self.drift_prompts, self.seed)
         if not rows:
             raise DataError("refusal_steering: no benign prompt of the dev split has an answer; drift needs some")
         prompts, answers = [e.prompt for e in rows], [e.answer for e in rows]
         before = drift.mean_logprobs(lm, prompts, answers)
         for trial in trials:
             trial.facts["drift"] = drift.drift(before, drift.mean_logprobs(lm, prompts, answers, trial.what))
-        base = _choosing.screen(lm, data, trials, _choosing.openers(lm, data), self.seed)
+        base = _trials.screen(lm, data, trials, _trials.openers(lm, data), self.seed)
         front = [t for t in trials if not any(_beats(other, t) for other in trials)]
-        return _choosing.shortlist(front, base, self.judged), base
+        return _trials.shortlist(front, base, self.judged), base
 
     def _choose(self, lm: LM, held: Scored, order: Sequence[Trial], asking: Asking) -> tuple[Trial, str]:
         """Return the trial of least drift among those under the floor that remove nearly the most, and why."""
-        kept = [trial for trial in order if keeps(trial.score)]
+        kept = [trial for trial in order if trial.keeps]
         if not kept:
-            index, why = best([trial.score for trial in order], "setting")
-            return order[index], why
+            return _trials.pick(order)
         refused = held.refused(self.removal_prompts)
         for trial in kept:
             trial.facts["removal"] = _removal(lm, refused, asking, trial.what)
@@ -175,8 +174,8 @@ class RefusalSteering:
         good = [t for t in kept if t.facts["removal"] >= enough]
         chosen = min(good, key=lambda t: float(t.facts["drift"]))
         return chosen, (
-            f"least drift of the {len(good)} of {len(kept)} settings that keep the floor at half its margin (dev) and "
-            f"remove at least {self.removal_share:g} of the most"
+            f"{chosen.name}: least drift of the {len(good)} of {len(kept)} settings that keep the floor at half its "
+            f"margin (dev) and remove at least {self.removal_share:g} of the most"
         )
 
 

@@ -15,10 +15,9 @@ from demur.errors import ConfigError
 from demur.files import fingerprint
 from demur.interventions.signed_steer import SignedSteer
 from demur.mean_differences import difference
-from demur.methods import _choosing
-from demur.methods._choosing import Trial
+from demur.methods import _trials
 from demur.methods._contrast import check_layers
-from demur.methods._held_out import HeldOut
+from demur.methods._trials import Trial
 from demur.plan import Gate, Probe
 from demur.residuals import capture
 from demur.types import ATTACK, Example, FitData, Prompt
@@ -87,12 +86,12 @@ class Scans:
         reference = self._transitions(lm, anchors, seen).double().mean(0)
         scores = _scores(self._transitions(lm, others or anchors, seen), reference)
         trials = self._trials(direction, Probe(layers=seen, minus="last", branch=1), reference, scores)
-        base = _choosing.screen(lm, data, trials, _choosing.openers(lm, data), self.seed)
-        order = _choosing.shortlist(trials, base, self.judged)
-        _choosing.judge(lm, HeldOut.of(data, _choosing.judge_of(data), self.max_new_tokens), order)
-        chosen, why = _choosing.pick(order)
+        base = _trials.screen(lm, data, trials, _trials.openers(lm, data), self.seed)
+        order = _trials.shortlist(trials, base, self.judged)
+        _trials.judge(lm, data, order, self.max_new_tokens)
+        chosen, why = _trials.pick(order)
         note = "" if others else "thresholds rest on the anchors themselves: there are no other harmful prompts; "
-        return _choosing.settle(data, trials, chosen, note + why, base=base)
+        return _trials.settle(data, trials, chosen, note + why, base=base)
 
     def _direction(
         self, lm: LM, layers: tuple[int, ...], harmful: Sequence[Prompt], plain: Sequence[Prompt]

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 from demur import mean_differences
 from demur.interventions.ablate import Ablate
-from demur.methods import _choosing, _post_instruction
-from demur.methods._choosing import Trial
-from demur.methods._held_out import HeldOut
+from demur.methods import _post_instruction, _trials
 from demur.methods._post_instruction import Sets, refusal_score
+from demur.methods._trials import Trial
 from demur.price import kl
 from demur.readout import Openers
 from demur.screen import Screen
@@ -74,10 +73,10 @@ class Surgical:
             Trial(name=f"layer {d.layers[0]} {d.position}", what=Ablate(direction=d, strength=self.strength))
             for d in _post_instruction.candidates(lm, w, layers, "surgical", sets.sha)
         ]
-        order, note = self._order(lm, sets, trials, _choosing.openers(lm, data))
-        _choosing.judge(lm, HeldOut.of(data, _choosing.judge_of(data), self.max_new_tokens), order[: self.judged])
-        chosen, why = _choosing.pick(order)
-        return _choosing.settle(data, trials, chosen, note + why)
+        order, note = self._order(lm, sets, trials, _trials.openers(lm, data))
+        _trials.judge(lm, data, order[: self.judged], self.max_new_tokens)
+        chosen, why = _trials.pick(order)
+        return _trials.settle(data, trials, chosen, note + why)
 
     def _order(self, lm: LM, sets: Sets, trials: list[Trial], opening: Openers) -> tuple[list[Trial], str]:
         """Read first answer tokens under every candidate; return those that may be judged, best first, and a note."""

@@ -1,27 +1,27 @@
-"""Choose among settings of a method: a screen of first answer tokens, then judged answers under the safety floor."""
+"""Settings of a method that are tried one by one, with whatever is measured of each, and the record of it all."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from demur.errors import DataError
 from demur.files import write_json
 from demur.floor import MARGIN
-from demur.methods._held_out import HeldOut, best
-from demur.readout import Openers, find_openers, p_refuse
+from demur.methods._choice import FILE, judge_of, openers_of
+from demur.methods._held_out import HeldOut, keeps
+from demur.readout import Openers, p_refuse
 from demur.screen import Screen
-from demur.types import ATTACK, DEFAULT_JUDGE, Example, FitData, Judge, Prompt, Response, Verdict
+from demur.types import ATTACK, Example, FitData, Prompt
 
 if TYPE_CHECKING:
     from demur.lm import LM
     from demur.plan import Intervention
 
-SELECTION = "selection.json"
 SCREENED = 300
 """Prompts of the dev split whose first answer token is read for every trial."""
 
@@ -34,21 +34,13 @@ class Trial:
     what: Intervention
     facts: dict[str, Any] = field(default_factory=dict)
     """What was measured of it, as JSON values."""
-    score: dict[str, Any] = field(default_factory=dict)
+    score: Mapping[str, Any] = field(default_factory=dict)
     """What `HeldOut.score` gave; empty where its answers were not judged."""
 
-    def record(self) -> dict[str, Any]:
-        """Return everything but the intervention."""
-        return {"name": self.name, **self.facts, **self.score}
-
-
-def judge_of(data: FitData) -> Judge:
-    """Return the judge of the fit; without one, the usual default."""
-    if data.judge is not None:
-        return data.judge
-    from demur.settings import build, parse_part
-
-    return cast(Judge, build("judges", parse_part(DEFAULT_JUDGE)))
+    @property
+    def keeps(self) -> bool:
+        """Whether it was judged, answers more than the untouched model, and keeps the floor."""
+        return keeps(self.score)
 
 
 def some(rows: Sequence[Example], most: int, seed: int) -> list[Example]:
@@ -63,18 +55,11 @@ def openers(lm: LM, data: FitData) -> Openers:
     Raises:
         DataError: where none of the answers was a refusal, none was anything else, or no token tells them apart.
     """
-    rows = [e for e in data.examples if e.label and e.answer]
-    responses = [Response(prompt_id=str(i), text=e.answer, finish="stop") for i, e in enumerate(rows)]
-    verdicts = [
-        Verdict(prompt_id=str(i), judge="fit", question="refusal", label=e.label)
-        for i, e in enumerate(rows)
-        if e.label in ("refusal", "partial_refusal", "compliance")
-    ]
-    found = find_openers(lm, responses, verdicts)
-    if not found.ids:
+    found = openers_of(lm, data)
+    if found is None:
         raise DataError(
-            f"no first token begins more refusals than other answers, of {found.n} judged ones: a first answer token "
-            "does not say what is refused in this model, so candidates cannot be screened by it"
+            "no first token begins more refusals than other answers in the examples, so candidates cannot be screened "
+            "by it; fit on prompts of which some are refused and some are not, with the model's answers"
         )
     return found
 
@@ -98,7 +83,7 @@ def screen(lm: LM, data: FitData, trials: Sequence[Trial], opening: Openers, see
     return _rates(prompts, p_refuse(seen.logits(None), opening) > 0.5)
 
 
-def shortlist(trials: Sequence[Trial], base: dict[str, float], most: int) -> list[Trial]:
+def shortlist(trials: Sequence[Trial], base: Mapping[str, float], most: int) -> list[Trial]:
     """Return the screened trials to judge: first those that lose little of what is held, those that answer more first.
 
     A loss within the floor's margin counts as none: a few hundred prompts cannot tell more.
@@ -112,36 +97,43 @@ def shortlist(trials: Sequence[Trial], base: dict[str, float], most: int) -> lis
     return sorted(trials, key=order)[:most]
 
 
-def judge(lm: LM, held_out: HeldOut, trials: Sequence[Trial]) -> None:
-    """Let the model answer the dev split under each trial, and write what came of it into its score."""
+def judge(lm: LM, data: FitData, trials: Sequence[Trial], max_new_tokens: int) -> None:
+    """Let the model answer the dev split under each trial, and write what came of it into its score.
+
+    Raises:
+        DataError: where there is no dev split.
+    """
+    held_out = HeldOut.of(data, judge_of(data), max_new_tokens)
+    if not held_out.before:
+        raise DataError(f"{len(trials)} settings to choose from, and no example of the dev split to choose on")
     for trial in trials:
         trial.score = held_out.score(lm, trial.what)
 
 
+def pick(trials: Sequence[Trial]) -> tuple[Trial, str]:
+    """Return the judged trial that answers most under the floor, and why; see `HeldOut.best`."""
+    judged = {trial.name: trial for trial in trials if trial.score}
+    name, why = HeldOut.best({name: trial.score for name, trial in judged.items()})
+    return judged[name], why
+
+
 def settle(data: FitData, trials: Sequence[Trial], chosen: Trial, why: str, **facts: Any) -> Intervention:
-    """Write `selection.json` where the fit keeps its files, and return the chosen intervention."""
+    """Write `choice.json` where the fit keeps its files, and return the chosen intervention."""
     if data.out is not None:
         data.out.mkdir(parents=True, exist_ok=True)
-        rows = [trial.record() for trial in trials]
-        write_json(data.out / SELECTION, {"chosen": chosen.name, "why": why, **facts, "trials": rows})
+        tried = {trial.name: {**trial.facts, **trial.score} for trial in trials}
+        write_json(data.out / FILE, {"chosen": chosen.name, "why": why, **facts, "tried": tried})
     return chosen.what
-
-
-def pick(trials: Sequence[Trial]) -> tuple[Trial, str]:
-    """Return the judged trial that answers most under the floor, and why; see `_held_out.best`."""
-    found = [trial for trial in trials if trial.score]
-    index, why = best([trial.score for trial in found], "setting")
-    return found[index], why
 
 
 def _rates(prompts: Sequence[Prompt], refused: torch.Tensor) -> dict[str, float]:
     benign = torch.tensor([p.kind == "borderline" for p in prompts])
-    attacked = torch.tensor([p.category.startswith(ATTACK) for p in prompts])
+    attacked = torch.tensor([p.category.startswith(ATTACK) for p in prompts]) & ~benign
     harmful = ~benign & ~attacked
     return {
         "screen_answered": 1 - _share(refused[benign]),
         "screen_held": _share(refused[harmful]) if bool(harmful.any()) else 1.0,
-        "screen_attacked": _share(refused[attacked & ~benign]) if bool((attacked & ~benign).any()) else 1.0,
+        "screen_attacked": _share(refused[attacked]) if bool(attacked.any()) else 1.0,
     }
 
 
