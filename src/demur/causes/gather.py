@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from demur.causes.asking import Decide
-from demur.causes.evidence import Evidence, SpanEffect
-from demur.causes.spans import Span, Swaps, spans, without
+from demur.causes.evidence import Evidence, SpanEffect, Thresholds
+from demur.causes.spans import Looks, Span, Swaps, spans, without
 from demur.errors import ConfigError
 from demur.types import Prompt
 
 Tell = Callable[[str, int, int], None]
 CHUNK = 2000
 """Changed prompts decided at a time."""
+ELSEWHERE = 5
+"""Other benign prompts that hold a trigger, and answered ones it is put into, at most so many of each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +62,7 @@ def span_effects(
     decide: Decide,
     *,
     swaps: Swaps | None = None,
+    looks: Looks | None = None,
     cutting: Cutting | None = None,
     tell: Tell = lambda stage, done, total: None,
 ) -> list[tuple[SpanEffect, ...]]:
@@ -69,6 +72,7 @@ def span_effects(
         prompts: refused prompts.
         decide: gives P(refuse); equal texts (of one language and system prompt) are decided once.
         swaps: where other words come from; None: deletion only.
+        looks: how harmful spans look; None: not said.
         cutting: which spans, how many swaps.
         tell: progress, in changed prompts.
 
@@ -83,14 +87,82 @@ def span_effects(
             other = swaps.of_span(prompt, span, cutting.swaps) if swaps and cutting.swaps else []
             own.append((span, [without(prompt, span), *(without(prompt, span, word) for word in other)]))
         plan.append(own)
-    changed = {_key(p): p for own in plan for _, variants in own for p in variants if p is not None}
+    decided = _decided((p for own in plan for _, variants in own for p in variants if p), decide, "spans", tell)
+    return [
+        tuple(
+            replace(_effect(span, variants, decided), looks=looks.of_span(prompt.language, span.key) if looks else None)
+            for span, variants in own
+        )
+        for prompt, own in zip(prompts, plan, strict=True)
+    ]
+
+
+def carried(
+    prompts: Sequence[Prompt],
+    rows: Sequence[Evidence],
+    benign: Sequence[Prompt],
+    decide: Decide,
+    *,
+    swaps: Swaps,
+    at: Thresholds,
+    tell: Tell = lambda stage, done, total: None,
+) -> list[float | None]:
+    """Ask of each prompt's trigger, if it has one, whether the refusal goes with it into other prompts.
+
+    Args:
+        prompts: refused prompts.
+        rows: their evidence, spans included.
+        benign: benign prompts, in some of which the same span stands; at most `ELSEWHERE` of another item are asked.
+        decide: gives P(refuse).
+        swaps: answered prompts, into `ELSEWHERE` of which the span is put.
+        at: says which span is a trigger.
+        tell: progress, in prompts asked.
+
+    Returns:
+        for each prompt, the mean P(refuse) over both; None without a trigger, or without another prompt for it.
+    """
+    holding = _Holding(benign)
+    others: list[list[Prompt]] = []
+    for prompt, row in zip(prompts, rows, strict=True):
+        found = row.trigger(at)
+        span = next((s for s in spans(prompt.text, found.words) if s.text == found.text), None) if found else None
+        others.append(
+            [] if span is None else [*holding.of(prompt, span.key), *swaps.hosts(prompt, span, ELSEWHERE)]
+        )
+    decided = _decided((p for own in others for p in own), decide, "elsewhere", tell)
+    known = [[p for p in (decided[_key(o)] for o in own) if p is not None] for own in others]
+    return [sum(own) / len(own) if own else None for own in known]
+
+
+class _Holding:
+    """Benign prompts by the spans they hold."""
+
+    def __init__(self, prompts: Sequence[Prompt]) -> None:
+        self.prompts = [(p, f" {' '.join(p.text.casefold().split())} ") for p in prompts]
+        self.found: dict[tuple[str, str], list[Prompt]] = {}
+
+    def of(self, prompt: Prompt, key: str) -> list[Prompt]:
+        """Return at most `ELSEWHERE` prompts of the language with the span, of other items than this one."""
+        at = (prompt.language, key)
+        if at not in self.found:
+            near = [p for p, text in self.prompts if p.language == prompt.language and key in text]
+            self.found[at] = [p for p in near if key in {s.key for s in spans(p.text, len(spans(key, 1)))}]
+        own = [p for p in self.found[at] if p.cluster != prompt.cluster]
+        return own[:: max(1, len(own) // ELSEWHERE)][:ELSEWHERE]
+
+
+def _decided(
+    prompts: Iterable[Prompt], decide: Decide, stage: str, tell: Tell
+) -> dict[tuple[str, ...], float | None]:
+    """Decide prompts, equal ones once."""
+    asked = {_key(p): p for p in prompts}
     decided: dict[tuple[str, ...], float | None] = {}
-    keys = list(changed)
+    keys = list(asked)
     for first in range(0, len(keys), CHUNK):
         part = keys[first : first + CHUNK]
-        decided |= dict(zip(part, decide([changed[k] for k in part]), strict=True))
-        tell("spans", len(decided), len(keys))
-    return [tuple(_effect(span, variants, decided) for span, variants in own) for own in plan]
+        decided |= dict(zip(part, decide([asked[k] for k in part]), strict=True))
+        tell(stage, len(decided), len(keys))
+    return decided
 
 
 def _key(prompt: Prompt) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Spans of a prompt, and the prompt without one: deleted, or swapped for a word seen in the same place elsewhere."""
+"""Spans of a prompt, the prompt without one (deleted, or swapped for another word), and which spans look harmful."""
 
 from __future__ import annotations
 
@@ -71,17 +71,21 @@ class Swaps:
 
     seen: Mapping[tuple[str, str, str], Counter[str]] = field(default_factory=dict)
     """(language, word before, word after) -> words between them; "" is the edge of the text or any word."""
+    places: Mapping[tuple[str, str, str], list[tuple[Prompt, Span]]] = field(default_factory=dict)
+    """The same keys -> where those words stand."""
 
     @classmethod
     def of(cls, prompts: Iterable[Prompt]) -> Swaps:
         """Index the words of prompts that were answered, by their neighbours."""
         seen: dict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
+        places: dict[tuple[str, str, str], list[tuple[Prompt, Span]]] = defaultdict(list)
         for prompt in prompts:
             for span, before, after in _placed(prompt.text):
                 for key in ((before, after), (before, ""), ("", after)):
                     if any(key):
                         seen[(prompt.language, *key)][span.text] += 1
-        return cls(dict(seen))
+                        places[(prompt.language, *key)].append((prompt, span))
+        return cls(dict(seen), dict(places))
 
     def of_span(self, prompt: Prompt, span: Span, most: int) -> list[str]:
         """Return at most `most` other words for a span: those between the same two neighbours first."""
@@ -92,6 +96,56 @@ class Swaps:
             ordered = sorted(counted, key=lambda word: (-counted[word], word))
             found += [w for w in ordered if w.casefold() != span.key and w not in found]
         return found[:most]
+
+    def hosts(self, prompt: Prompt, span: Span, most: int) -> list[Prompt]:
+        """Return at most `most` answered prompts with the span put where another word stood, evenly spread.
+
+        The word's two neighbours are the span's, or one of them where too few have both.
+        """
+        before, after = _neighbours(prompt.text, span)
+        found: dict[str, Prompt] = {}
+        for key in ((before, after), (before, ""), ("", after)):
+            places = self.places.get((prompt.language, *key), []) if any(key) else []
+            made = [m for m in (without(host, word, span.text) for host, word in places) if m is not None]
+            wanted = most - len(found)
+            found |= {m.text: m for m in made[:: max(1, len(made) // wanted)][:wanted]} if wanted > 0 else {}
+        return list(found.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """How harmful spans look: how much more often they stand in harmful prompts than in plain ones."""
+
+    harmful: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """(language, span) -> harmful prompts it stands in."""
+    plain: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    sizes: Mapping[tuple[str, bool], int] = field(default_factory=dict)
+    """(language, harmful) -> prompts counted."""
+
+    @classmethod
+    def of(cls, prompts: Iterable[Prompt], longest: int = 2) -> Looks:
+        """Count the spans of prompts that should be refused, and of the others that are not borderline."""
+        found: dict[bool, Counter[tuple[str, str]]] = {True: Counter(), False: Counter()}
+        sizes: Counter[tuple[str, bool]] = Counter()
+        for prompt in prompts:
+            harmful = prompt.expected == "refuse"
+            if harmful or (prompt.expected == "comply" and prompt.kind != "borderline"):
+                sizes[prompt.language, harmful] += 1
+                found[harmful].update((prompt.language, key) for key in {s.key for s in spans(prompt.text, longest)})
+        return cls(found[True], found[False], sizes)
+
+    def of_span(self, language: str, key: str) -> float | None:
+        """Return a / (a + b), with a and b the span's shares of harmful and of plain prompts, half a prompt added.
+
+        Near 0 for a span of plain prompts alone, 0.5 for one that says nothing, towards 1 for one of harmful prompts
+        alone. None where the language has no harmful or no plain prompts to count in.
+        """
+        n, m = self.sizes.get((language, True), 0), self.sizes.get((language, False), 0)
+        if not n or not m:
+            return None
+        a = (self.harmful.get((language, key), 0) + 0.5) / (n + 1)
+        b = (self.plain.get((language, key), 0) + 0.5) / (m + 1)
+        return a / (a + b)
 
 
 def _placed(text: str) -> Iterator[tuple[Span, str, str]]:
