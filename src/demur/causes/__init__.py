@@ -7,9 +7,9 @@ one class: hesitant, misjudged, triggered, policy, filtered or unexplained. Noth
 from __future__ import annotations
 
 from demur.causes.evidence import CAUSES, REMEDIES, Evidence, Sorted, SpanEffect, Thresholds, sort
-from demur.causes.gather import Cutting, span_effects
+from demur.causes.gather import Cutting, carried, span_effects
 from demur.causes.record import record
-from demur.causes.spans import Span, Swaps, spans, without
+from demur.causes.spans import Looks, Span, Swaps, spans, without
 from demur.causes.triggers import Trigger, brief, triggers
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "REMEDIES",
     "Cutting",
     "Evidence",
+    "Looks",
     "Sorted",
     "Span",
     "SpanEffect",
@@ -24,6 +25,7 @@ __all__ = [
     "Thresholds",
     "Trigger",
     "brief",
+    "carried",
     "record",
     "sort",
     "span_effects",

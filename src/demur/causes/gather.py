@@ -126,9 +126,7 @@ def carried(
     for prompt, row in zip(prompts, rows, strict=True):
         found = row.trigger(at)
         span = next((s for s in spans(prompt.text, found.words) if s.text == found.text), None) if found else None
-        others.append(
-            [] if span is None else [*holding.of(prompt, span.key), *swaps.hosts(prompt, span, ELSEWHERE)]
-        )
+        others.append([] if span is None else [*holding.of(prompt, span.key), *swaps.hosts(prompt, span, ELSEWHERE)])
     decided = _decided((p for own in others for p in own), decide, "elsewhere", tell)
     known = [[p for p in (decided[_key(o)] for o in own) if p is not None] for own in others]
     return [sum(own) / len(own) if own else None for own in known]
@@ -151,9 +149,7 @@ class _Holding:
         return own[:: max(1, len(own) // ELSEWHERE)][:ELSEWHERE]
 
 
-def _decided(
-    prompts: Iterable[Prompt], decide: Decide, stage: str, tell: Tell
-) -> dict[tuple[str, ...], float | None]:
+def _decided(prompts: Iterable[Prompt], decide: Decide, stage: str, tell: Tell) -> dict[tuple[str, ...], float | None]:
     """Decide prompts, equal ones once."""
     asked = {_key(p): p for p in prompts}
     decided: dict[tuple[str, ...], float | None] = {}

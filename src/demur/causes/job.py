@@ -167,7 +167,23 @@ def _evidence(
         found = with_values(found, "probe", means.inside.harm(asked))
     found = with_values(found, "spans", means.effects(asked, settings.cutting, tell))
     others = carried(asked, found, benign, means.decide, swaps=means.swaps, at=settings.thresholds, tell=tell)
-    return with_values(found, "carried", others)
+    found = with_values(found, "carried", others)
+    usual = _usual(benign, share, means.looks, settings)
+    return with_values(found, "usual", [usual.get(p.language) for p in asked])
+
+
+def _usual(
+    benign: Sequence[Prompt], share: dict[str, float | None], looks: Looks, settings: Settings
+) -> dict[str, float | None]:
+    """Return, for each language, the share refused of the benign prompts that hold a harmful-looking span."""
+    found: dict[str, list[float]] = {}
+    for p in benign:
+        if (refused := share.get(p.id)) is None:
+            continue
+        shown = (looks.of_span(p.language, span.key) for span in settings.cutting.of(p.text))
+        if any(value is not None and value >= settings.thresholds.looks for value in shown):
+            found.setdefault(p.language, []).append(refused)
+    return {language: _mean(own) for language, own in found.items()}
 
 
 def _several(share: dict[str, float | None]) -> bool:

@@ -55,7 +55,13 @@ def _class(name: Any, found: Sequence[Sorted]) -> dict[str, Any]:
         {"prompt_id": row.evidence.prompt_id, "text": row.evidence.text, "reason": row.reason, "span": row.trigger}
         for row in own[::step][:EXAMPLES]
     ]
-    return {"name": name, **_share(name, found), "remedy": REMEDIES[name], "method": METHODS[name], "examples": examples}
+    return {
+        "name": name,
+        **_share(name, found),
+        "remedy": REMEDIES[name],
+        "method": METHODS[name],
+        "examples": examples,
+    }
 
 
 def dominant(found: Sequence[Sorted]) -> dict[str, Any] | None:
@@ -69,7 +75,7 @@ def dominant(found: Sequence[Sorted]) -> dict[str, Any] | None:
 
 
 def carriers(found: Sequence[Sorted], most: int = 10) -> list[dict[str, Any]]:
-    """Return the harmless-looking spans that policy refusals hang on, with the number of refusals: the topic, if any."""
+    """Return the spans that policy refusals hang on, the most frequent first: the words of a topic, if it is one."""
     counts: Counter[str] = Counter()
     for row in found:
         span = row.evidence.strongest() if row.cause == "policy" else None

@@ -138,13 +138,13 @@ class Looks:
         """Return a / (a + b), with a and b the span's shares of harmful and of plain prompts, half a prompt added.
 
         Near 0 for a span of plain prompts alone, 0.5 for one that says nothing, towards 1 for one of harmful prompts
-        alone. None where the language has no harmful or no plain prompts to count in.
+        alone. None where it stands in none, or the language has no harmful or no plain prompts to count in.
         """
         n, m = self.sizes.get((language, True), 0), self.sizes.get((language, False), 0)
-        if not n or not m:
+        harmful, plain = self.harmful.get((language, key), 0), self.plain.get((language, key), 0)
+        if not (n and m and harmful + plain):
             return None
-        a = (self.harmful.get((language, key), 0) + 0.5) / (n + 1)
-        b = (self.plain.get((language, key), 0) + 0.5) / (m + 1)
+        a, b = (harmful + 0.5) / (n + 1), (plain + 0.5) / (m + 1)
         return a / (a + b)
 
 

@@ -96,11 +96,11 @@ def show_prompt(found: dict[str, Any], folder: Path) -> None:
 def show_causes(record: dict[str, Any], folder: Path) -> None:
     """Print classes, controls and notes."""
     rows = [
-        [c["name"], str(c["count"]), share(c["value"], c["low"], c["high"]), str(c["groups"]), c["remedy"]]
+        [c["name"], str(c["count"]), share(c["value"], c["low"], c["high"]), c["remedy"] if c["count"] else ""]
         for c in record["classes"]
     ]
     title = f"{record['n_refused']} of {record['n_benign_refused']} benign refusals of {record['model']}, by cause"
-    table(title, ("cause", "refusals", "share", "groups", "remedy"), rows, right=(1, 2, 3))
+    table(title, ("cause", "refusals", "share", "remedy"), rows, right=(1, 2))
     out = console()
     same = record["agreement"]
     if same["n"]:
@@ -113,6 +113,14 @@ def show_causes(record: dict[str, Any], folder: Path) -> None:
         out.print(
             f"control: some span's removal flips {flipped} of {control['n']} refused harmful prompts", highlight=False
         )
+    most = record["dominant"]
+    if most is not None:
+        sure = "most refusals are" if most["most"] else "the largest class, not shown to be most, is"
+        method = f" Try first: `demur fit {most['method']}`." if most["method"] else ""
+        out.print(f"{sure} {most['name']}: {most['remedy']}{method}", highlight=False)
+    if record["carriers"]:
+        words = ", ".join(f"{c['span']} ({c['refusals']})" for c in record["carriers"])
+        out.print(f"policy refusals hang on: {words}", highlight=False)
     if "inside" in record and record["inside"]["probe"]["unusable"]:
         out.print(f"no harm probe: {record['inside']['probe']['unusable']}", highlight=False)
     for note in record["notes"]:
