@@ -268,7 +268,7 @@ def main() -> None:
     found = []
     for number, folder in enumerate(folders, start=1):
         print(f"{number} of {len(folders)}: {folder}", flush=True)
-        found.append(diagnosed(folder, given.out, given.most))
+        found.append(diagnosed(folder.resolve(), given.out, given.most))
     used = [o for o in found if o.cause in causes]
     parts = {"seeds of the thresholds": [o for o in found if o.seed in fit]}
     parts["held-out seeds"] = [o for o in found if o.seed not in fit]

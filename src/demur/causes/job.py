@@ -107,7 +107,7 @@ def diagnose(
         for i, row in zip(open_, found, strict=True):
             rows[i] = row
     sorted_rows = tuple(sort(row, settings.thresholds) for row in rows)
-    spans = triggers(rows, answered=answered, at=settings.thresholds)
+    spans = triggers(rows, answered=answered, refused=refused, at=settings.thresholds)
     made = {
         "run": str(run.path),
         "model": run.spec.model.id,
@@ -269,8 +269,12 @@ def spans_of(folder: Path, *, flip: float, least: int) -> list[Trigger]:
     rows = read_rows(folder / "causes.jsonl", Sorted)
     source = Path(read_json(folder / "causes.json").get("run", ""))
     answered: list[Prompt] = []
+    refused: list[Prompt] = []
     if source.is_dir() and RunFolder(source).exists():
         run = RunFolder.load(source)
         share, _ = shares(run)
-        answered = [p for p in run.prompts if p.expected == "comply" and share.get(p.id) == 0.0]
-    return triggers([row.evidence for row in rows], answered=answered, at=Thresholds(flip=flip), least=least)
+        benign = [p for p in run.prompts if p.expected == "comply"]
+        answered = [p for p in benign if share.get(p.id) == 0.0]
+        refused = [p for p in benign if (share.get(p.id) or 0.0) > 0]
+    evidence = [row.evidence for row in rows]
+    return triggers(evidence, answered=answered, refused=refused, at=Thresholds(flip=flip), least=least)

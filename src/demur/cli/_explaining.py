@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from demur.cli._console import console, table
+
+if TYPE_CHECKING:
+    from demur.causes import Trigger
 
 
 def show_boundary(record: dict[str, Any], page: Path) -> None:
@@ -126,6 +130,27 @@ def show_causes(record: dict[str, Any], folder: Path) -> None:
     for note in record["notes"]:
         out.print(note, highlight=False)
     out.print(f"files: {folder}", highlight=False)
+
+
+def show_triggers(found: Sequence[Trigger], most: int = 25) -> None:
+    """Print the spans that set refusals off, beside what any removal does and how often they are refused."""
+    if not found:
+        console().print("no span flips more refusals than any removal does", highlight=False)
+        return
+    rows = [
+        [
+            t.span,
+            t.language,
+            f"{t.flips} of {t.n}",
+            share(t.share, t.low, t.high),
+            "" if t.elsewhere is None else f"{100 * t.elsewhere:.0f} %",
+            "no data" if t.refused is None else f"{100 * t.refused:.0f} % of {t.benign}",
+            _two(t.looks),
+        ]
+        for t in found[:most]
+    ]
+    names = ["span", "language", "flips", "share", "other spans flip", "benign with it refused", "looks harmful"]
+    table("Spans whose removal flips benign refusals, the surest first", names, rows, right=range(2, 7))
 
 
 def share(value: float | None, low: float | None, high: float | None) -> str:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import typer
 
-from demur.cli._console import console, emit_json, progress, table
-from demur.cli._explaining import share, show_boundary, show_causes, show_prompt, side_by_side
+from demur.cli._console import console, emit_json, progress
+from demur.cli._explaining import show_boundary, show_causes, show_prompt, show_triggers, side_by_side
 
 
 def register(app: typer.Typer) -> None:
@@ -135,19 +135,7 @@ def _triggers(group: typer.Typer) -> None:
         if as_json:
             emit_json(brief(found))
             return
-        rows = [
-            [
-                t.span,
-                t.language,
-                f"{t.flips} of {t.n}",
-                share(t.share, t.low, t.high),
-                f"{t.effect:.2f}",
-                str(t.groups),
-            ]
-            for t in found[:25]
-        ]
-        names = ("span", "language", "flips", "share", "fall of P(refuse)", "groups")
-        table("Spans whose removal flips a benign refusal", names, rows, right=range(2, 6))
+        show_triggers(found)
         console().print(f"brief: {path} ({len(found)} spans)", highlight=False)
 
 
