@@ -54,7 +54,7 @@ CLASS_OF = {
 GRID: Mapping[str, Sequence[Any]] = {
     "belief": ("words", "probe", "both"),
     "high": (0.9, 0.95, 0.97, 0.98, 0.99),
-    "lift": (0.1, 0.2, 0.3, 0.4, 1.0),
+    "lift": (0.2, 0.3, 0.4, 0.5, 1.0),
     "firm": (0.5, 0.6, 0.7, 0.8, 0.9),
 }
 """What is tried on the fit seeds; a lift of 1 switches that signal off."""
@@ -133,8 +133,10 @@ def _measured(folder: Path, benchmark: str, out: Path) -> LoadedRun:
 
 
 def small(row: Evidence) -> Evidence:
-    """Keep only the two spans that `sort` reads, so that many thresholds are tried quickly."""
-    kept = {id(s): s for s in (row.strongest(), row.strongest(Thresholds().looks)) if s is not None}
+    """Keep only the spans that `sort` reads under any threshold of the grid, so that many are tried quickly."""
+    at = Thresholds(lift=0.0)
+    found = (row.strongest(), row.strongest(at.looks), row.culprit(at))
+    kept = {id(s): s for s in found if s is not None}
     return dataclasses.replace(row, spans=tuple(kept.values()))
 
 

@@ -11,12 +11,12 @@ from typing import ClassVar
 import pytest
 
 from demur.causes import (
+    Elsewhere,
     Evidence,
     Looks,
     SpanEffect,
     Swaps,
     Thresholds,
-    carried,
     sort,
     span_effects,
     spans,
@@ -188,9 +188,12 @@ def test_the_order_of_the_classes_and_the_thresholds():
     assert cause(first=0.9, asked=1.0) == "misjudged"
     assert cause(first=0.9, asked=0.0, spans=span) == "hesitant"
     assert cause(first=0.99, sampled=0.4, asked=0.0, spans=span) == "hesitant"
-    assert cause(first=0.9, asked=0.0, spans=span, carried=0.9, usual=0.3) == "triggered"
-    assert cause(first=0.9, asked=0.0, spans=span, carried=0.9, usual=0.8) == "hesitant"
-    assert cause(first=0.99, asked=0.0, spans=span, carried=0.9, usual=0.8) == "triggered"
+    often = (replace(span[0], others=4, refused=4.0),)
+    assert cause(first=0.9, asked=0.0, spans=often, usual=0.3) == "triggered"
+    assert cause(first=0.9, asked=0.0, spans=(replace(often[0], looks=0.3),), usual=0.3) == "policy"
+    assert cause(first=0.9, asked=0.0, spans=(replace(often[0], deleted=0.8),), usual=0.3) == "policy"
+    assert cause(first=0.9, asked=0.0, spans=often, usual=0.8) == "hesitant"
+    assert cause(first=0.99, asked=0.0, spans=often, usual=0.8) == "triggered"
     assert cause(first=0.99, asked=0.0, probe=0.9, spans=span) == "triggered"
     assert cause(first=0.99, probe=0.9, spans=span) == "misjudged"
     assert cause(first=0.9, asked=0.0, spans=harmless) == "policy"
@@ -216,22 +219,21 @@ def test_a_span_looks_harmful_when_it_stands_in_harmful_prompts_and_not_in_plain
     assert looks.of_span("en", "rumour") is None
 
 
-def test_a_trigger_is_followed_into_other_prompts():
-    benign = [prompt("a", "I kill it"), prompt("b", "Can I kill time?"), prompt("c", "I paint it", kind="plain")]
-    row = Evidence(
-        prompt_id="a", text="I kill it", language="en", spans=(SpanEffect(text="kill", words=1, deleted=0.0),)
-    )
-    asked: list[str] = []
-
-    def decide(prompts: Sequence[Prompt]) -> list[float | None]:
-        asked.extend(p.text for p in prompts)
-        return [1.0 if "time" in p.text else 0.5 for p in prompts]
-
-    swaps = Swaps.of(benign[2:])
-    found = carried(benign[:1], [row], benign, decide, swaps=swaps, at=Thresholds())
-    assert found == [0.75]
-    assert asked == ["Can I kill time?", "I kill it"]
-    assert carried(benign[:1], [replace(row, spans=())], benign, decide, swaps=swaps, at=Thresholds()) == [None]
+def test_a_span_is_to_blame_when_other_items_with_it_are_refused():
+    benign = [
+        prompt("a", "I kill it"),
+        prompt("b", "Can I kill time?", group="a"),
+        prompt("c", "They kill the lights"),
+        prompt("d", "We kill a process"),
+        prompt("e", "kill -9"),
+    ]
+    kill = SpanEffect(text="Kill", words=1, deleted=0.0)
+    row = Evidence(prompt_id="a", text="I kill it", language="en", group="a", usual=0.1, spans=(kill,))
+    (found,) = Elsewhere({"a": 1.0, "b": 1.0, "c": 1.0, "d": 0.5, "e": None}, benign, 2).counted(row)
+    assert (found.others, found.refused) == (2, 1.5)
+    assert row.lift(found) == pytest.approx((1.5 + 0.2) / 4 - 0.1)
+    assert replace(row, spans=(found,)).culprit(Thresholds()) == found
+    assert replace(row, spans=(found,), usual=0.8).culprit(Thresholds()) is None
 
 
 def test_spans_and_what_is_left_without_them():

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from demur.causes.asking import Decide
-from demur.causes.evidence import Evidence, SpanEffect, Thresholds
+from demur.causes.evidence import Evidence, SpanEffect
 from demur.causes.spans import Looks, Span, Swaps, spans, without
 from demur.errors import ConfigError
 from demur.types import Prompt
@@ -14,8 +14,6 @@ from demur.types import Prompt
 Tell = Callable[[str, int, int], None]
 CHUNK = 2000
 """Changed prompts decided at a time."""
-ELSEWHERE = 5
-"""Other benign prompts that hold a trigger, and answered ones it is put into, at most so many of each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,56 +95,24 @@ def span_effects(
     ]
 
 
-def carried(
-    prompts: Sequence[Prompt],
-    rows: Sequence[Evidence],
-    benign: Sequence[Prompt],
-    decide: Decide,
-    *,
-    swaps: Swaps,
-    at: Thresholds,
-    tell: Tell = lambda stage, done, total: None,
-) -> list[float | None]:
-    """Ask of each prompt's trigger, if it has one, whether the refusal goes with it into other prompts.
+class Elsewhere:
+    """In how many other benign prompts of a run each span stands, and how many of those were refused."""
 
-    Args:
-        prompts: refused prompts.
-        rows: their evidence, spans included.
-        benign: benign prompts, in some of which the same span stands; at most `ELSEWHERE` of another item are asked.
-        decide: gives P(refuse).
-        swaps: answered prompts, into `ELSEWHERE` of which the span is put.
-        at: says which span is a trigger.
-        tell: progress, in prompts asked.
+    def __init__(self, share: Mapping[str, float | None], benign: Iterable[Prompt], longest: int) -> None:
+        self.held: dict[tuple[str, str], list[tuple[str, float]]] = {}
+        for prompt in benign:
+            refused = share.get(prompt.id)
+            for key in {s.key for s in spans(prompt.text, longest)} if refused is not None else ():
+                self.held.setdefault((prompt.language, key), []).append((prompt.cluster, refused or 0.0))
 
-    Returns:
-        for each prompt, the mean P(refuse) over both; None without a trigger, or without another prompt for it.
-    """
-    holding = _Holding(benign)
-    others: list[list[Prompt]] = []
-    for prompt, row in zip(prompts, rows, strict=True):
-        found = row.trigger(at)
-        span = next((s for s in spans(prompt.text, found.words) if s.text == found.text), None) if found else None
-        others.append([] if span is None else [*holding.of(prompt, span.key), *swaps.hosts(prompt, span, ELSEWHERE)])
-    decided = _decided((p for own in others for p in own), decide, "elsewhere", tell)
-    known = [[p for p in (decided[_key(o)] for o in own) if p is not None] for own in others]
-    return [sum(own) / len(own) if own else None for own in known]
-
-
-class _Holding:
-    """Benign prompts by the spans they hold."""
-
-    def __init__(self, prompts: Sequence[Prompt]) -> None:
-        self.prompts = [(p, f" {' '.join(p.text.casefold().split())} ") for p in prompts]
-        self.found: dict[tuple[str, str], list[Prompt]] = {}
-
-    def of(self, prompt: Prompt, key: str) -> list[Prompt]:
-        """Return at most `ELSEWHERE` prompts of the language with the span, of other items than this one."""
-        at = (prompt.language, key)
-        if at not in self.found:
-            near = [p for p, text in self.prompts if p.language == prompt.language and key in text]
-            self.found[at] = [p for p in near if key in {s.key for s in spans(p.text, len(spans(key, 1)))}]
-        own = [p for p in self.found[at] if p.cluster != prompt.cluster]
-        return own[:: max(1, len(own) // ELSEWHERE)][:ELSEWHERE]
+    def counted(self, row: Evidence) -> tuple[SpanEffect, ...]:
+        """Return a row's spans with their counts over prompts of other items."""
+        made = []
+        for span in row.spans:
+            key = row.language, " ".join(span.text.casefold().split())
+            others = [refused for group, refused in self.held.get(key, ()) if group != row.group]
+            made.append(replace(span, others=len(others), refused=sum(others)))
+        return tuple(made)
 
 
 def _decided(prompts: Iterable[Prompt], decide: Decide, stage: str, tell: Tell) -> dict[tuple[str, ...], float | None]:

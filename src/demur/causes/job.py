@@ -11,7 +11,7 @@ import numpy as np
 
 from demur.causes.asking import REFUSALS, Answers, Wording, belief
 from demur.causes.evidence import Evidence, Sorted, SpanEffect, Thresholds, sort
-from demur.causes.gather import Cutting, Tell, carried, span_effects, start, with_values
+from demur.causes.gather import Cutting, Elsewhere, Tell, span_effects, start, with_values
 from demur.causes.record import record
 from demur.causes.spans import Looks, Swaps
 from demur.causes.triggers import Trigger, brief, triggers
@@ -166,8 +166,8 @@ def _evidence(
         found = with_values(found, "first", means.inside.first(asked))
         found = with_values(found, "probe", means.inside.harm(asked))
     found = with_values(found, "spans", means.effects(asked, settings.cutting, tell))
-    others = carried(asked, found, benign, means.decide, swaps=means.swaps, at=settings.thresholds, tell=tell)
-    found = with_values(found, "carried", others)
+    elsewhere = Elsewhere(share, benign, settings.cutting.longest)
+    found = with_values(found, "spans", [elsewhere.counted(row) for row in found])
     usual = _usual(benign, share, means.looks, settings)
     return with_values(found, "usual", [usual.get(p.language) for p in asked])
 

@@ -71,21 +71,17 @@ class Swaps:
 
     seen: Mapping[tuple[str, str, str], Counter[str]] = field(default_factory=dict)
     """(language, word before, word after) -> words between them; "" is the edge of the text or any word."""
-    places: Mapping[tuple[str, str, str], list[tuple[Prompt, Span]]] = field(default_factory=dict)
-    """The same keys -> where those words stand."""
 
     @classmethod
     def of(cls, prompts: Iterable[Prompt]) -> Swaps:
         """Index the words of prompts that were answered, by their neighbours."""
         seen: dict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
-        places: dict[tuple[str, str, str], list[tuple[Prompt, Span]]] = defaultdict(list)
         for prompt in prompts:
             for span, before, after in _placed(prompt.text):
                 for key in ((before, after), (before, ""), ("", after)):
                     if any(key):
                         seen[(prompt.language, *key)][span.text] += 1
-                        places[(prompt.language, *key)].append((prompt, span))
-        return cls(dict(seen), dict(places))
+        return cls(dict(seen))
 
     def of_span(self, prompt: Prompt, span: Span, most: int) -> list[str]:
         """Return at most `most` other words for a span: those between the same two neighbours first."""
@@ -96,20 +92,6 @@ class Swaps:
             ordered = sorted(counted, key=lambda word: (-counted[word], word))
             found += [w for w in ordered if w.casefold() != span.key and w not in found]
         return found[:most]
-
-    def hosts(self, prompt: Prompt, span: Span, most: int) -> list[Prompt]:
-        """Return at most `most` answered prompts with the span put where another word stood, evenly spread.
-
-        The word's two neighbours are the span's, or one of them where too few have both.
-        """
-        before, after = _neighbours(prompt.text, span)
-        found: dict[str, Prompt] = {}
-        for key in ((before, after), (before, ""), ("", after)):
-            places = self.places.get((prompt.language, *key), []) if any(key) else []
-            made = [m for m in (without(host, word, span.text) for host, word in places) if m is not None]
-            wanted = most - len(found)
-            found |= {m.text: m for m in made[:: max(1, len(made) // wanted)][:wanted]} if wanted > 0 else {}
-        return list(found.values())
 
 
 @dataclass(frozen=True, slots=True)
