@@ -7,16 +7,18 @@ one class: hesitant, misjudged, triggered, policy, filtered or unexplained. Noth
 from __future__ import annotations
 
 from demur.causes.evidence import CAUSES, REMEDIES, Evidence, Sorted, SpanEffect, Thresholds, sort
-from demur.causes.gather import Cutting, span_effects
+from demur.causes.gather import Cutting, Elsewhere, span_effects
 from demur.causes.record import record
-from demur.causes.spans import Span, Swaps, spans, without
+from demur.causes.spans import Looks, Span, Swaps, spans, without
 from demur.causes.triggers import Trigger, brief, triggers
 
 __all__ = [
     "CAUSES",
     "REMEDIES",
     "Cutting",
+    "Elsewhere",
     "Evidence",
+    "Looks",
     "Sorted",
     "Span",
     "SpanEffect",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from demur.causes.asking import Decide
 from demur.causes.evidence import Evidence, SpanEffect
-from demur.causes.spans import Span, Swaps, spans, without
+from demur.causes.spans import Looks, Span, Swaps, spans, without
 from demur.errors import ConfigError
 from demur.types import Prompt
 
@@ -60,6 +60,7 @@ def span_effects(
     decide: Decide,
     *,
     swaps: Swaps | None = None,
+    looks: Looks | None = None,
     cutting: Cutting | None = None,
     tell: Tell = lambda stage, done, total: None,
 ) -> list[tuple[SpanEffect, ...]]:
@@ -69,6 +70,7 @@ def span_effects(
         prompts: refused prompts.
         decide: gives P(refuse); equal texts (of one language and system prompt) are decided once.
         swaps: where other words come from; None: deletion only.
+        looks: how harmful spans look; None: not said.
         cutting: which spans, how many swaps.
         tell: progress, in changed prompts.
 
@@ -83,14 +85,46 @@ def span_effects(
             other = swaps.of_span(prompt, span, cutting.swaps) if swaps and cutting.swaps else []
             own.append((span, [without(prompt, span), *(without(prompt, span, word) for word in other)]))
         plan.append(own)
-    changed = {_key(p): p for own in plan for _, variants in own for p in variants if p is not None}
+    decided = _decided((p for own in plan for _, variants in own for p in variants if p), decide, "spans", tell)
+    return [
+        tuple(
+            replace(_effect(span, variants, decided), looks=looks.of_span(prompt.language, span.key) if looks else None)
+            for span, variants in own
+        )
+        for prompt, own in zip(prompts, plan, strict=True)
+    ]
+
+
+class Elsewhere:
+    """In how many other benign prompts of a run each span stands, and how many of those were refused."""
+
+    def __init__(self, share: Mapping[str, float | None], benign: Iterable[Prompt], longest: int) -> None:
+        self.held: dict[tuple[str, str], list[tuple[str, float]]] = {}
+        for prompt in benign:
+            refused = share.get(prompt.id)
+            for key in {s.key for s in spans(prompt.text, longest)} if refused is not None else ():
+                self.held.setdefault((prompt.language, key), []).append((prompt.cluster, refused or 0.0))
+
+    def counted(self, row: Evidence) -> tuple[SpanEffect, ...]:
+        """Return a row's spans with their counts over prompts of other items."""
+        made = []
+        for span in row.spans:
+            key = row.language, " ".join(span.text.casefold().split())
+            others = [refused for group, refused in self.held.get(key, ()) if group != row.group]
+            made.append(replace(span, others=len(others), refused=sum(others)))
+        return tuple(made)
+
+
+def _decided(prompts: Iterable[Prompt], decide: Decide, stage: str, tell: Tell) -> dict[tuple[str, ...], float | None]:
+    """Decide prompts, equal ones once."""
+    asked = {_key(p): p for p in prompts}
     decided: dict[tuple[str, ...], float | None] = {}
-    keys = list(changed)
+    keys = list(asked)
     for first in range(0, len(keys), CHUNK):
         part = keys[first : first + CHUNK]
-        decided |= dict(zip(part, decide([changed[k] for k in part]), strict=True))
-        tell("spans", len(decided), len(keys))
-    return [tuple(_effect(span, variants, decided) for span, variants in own) for own in plan]
+        decided |= dict(zip(part, decide([asked[k] for k in part]), strict=True))
+        tell(stage, len(decided), len(keys))
+    return decided
 
 
 def _key(prompt: Prompt) -> tuple[str, ...]:

@@ -10,10 +10,10 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from demur.causes.asking import REFUSALS, Answers, Wording, belief
-from demur.causes.evidence import Evidence, Sorted, Thresholds, sort
-from demur.causes.gather import Cutting, Tell, span_effects, start, with_values
+from demur.causes.evidence import Evidence, Sorted, SpanEffect, Thresholds, sort
+from demur.causes.gather import Cutting, Elsewhere, Tell, span_effects, start, with_values
 from demur.causes.record import record
-from demur.causes.spans import Swaps
+from demur.causes.spans import Looks, Swaps
 from demur.causes.triggers import Trigger, brief, triggers
 from demur.counted import codes, mean
 from demur.errors import ConfigError, DataError
@@ -22,7 +22,7 @@ from demur.records import LoadedRun, RunFolder
 from demur.settings import PartSpec, build, spec_of
 from demur.types import Generator, Judge, Prompt, Sampling, to_json
 
-SAMPLES = Sampling(samples=5, temperature=1.0)
+SAMPLES = Sampling(samples=10, temperature=1.0)
 
 
 class Inside(Protocol):
@@ -68,6 +68,7 @@ def diagnose(
     generator: Generator | None = None,
     judge: Judge | None = None,
     inside: Inside | None = None,
+    known: Sequence[Prompt] = (),
     settings: Settings | None = None,
     tell: Tell = lambda stage, done, total: None,
 ) -> Diagnosis:
@@ -78,6 +79,7 @@ def diagnose(
         generator: the model; by default the run's own generator, built anew from its record.
         judge: of refusals; by default the run's headline judge.
         inside: what can be read inside the model; None: black box.
+        known: more harmful and plain prompts that say, with those of the run, which spans look harmful; never asked.
         settings: thresholds, spans, samples.
         tell: progress.
 
@@ -96,15 +98,16 @@ def diagnose(
     rows = [start(p, filtered=p.id in filtered) for p in chosen]
     open_ = [i for i, row in enumerate(rows) if not row.filtered]
     answered = [p for p in benign if share.get(p.id) == 0.0]
+    swaps = Swaps.of(p for p in answered if p.kind != "borderline")
+    looks = Looks.of([*run.prompts, *known], settings.cutting.longest)
+    means = _Means(generator, judge, inside, swaps, looks)
     if open_:
         asked = [chosen[i] for i in open_]
-        found = _evidence(
-            asked, [rows[i] for i in open_], share, answered, _Means(generator, judge, inside), settings, tell
-        )
+        found = _evidence(asked, [rows[i] for i in open_], benign, share, means, settings, tell)
         for i, row in zip(open_, found, strict=True):
             rows[i] = row
     sorted_rows = tuple(sort(row, settings.thresholds) for row in rows)
-    spans = triggers(rows, answered=answered, at=settings.thresholds)
+    spans = triggers(rows, answered=answered, refused=refused, at=settings.thresholds)
     made = {
         "run": str(run.path),
         "model": run.spec.model.id,
@@ -115,7 +118,7 @@ def diagnose(
         "cutting": to_json(settings.cutting),
         "triggers": [to_json(t) for t in spans[:50]],
     }
-    made["control"] = _control(run, share, answered, _Means(generator, judge, inside), settings, tell)
+    made["control"] = _control(run, share, means, settings, tell)
     if inside is not None:
         made["inside"] = inside.record()
     return Diagnosis(rows=sorted_rows, triggers=tuple(spans), record=made)
@@ -128,6 +131,12 @@ class _Means:
     generator: Generator
     judge: Judge
     inside: Inside | None
+    swaps: Swaps
+    looks: Looks
+
+    def effects(self, prompts: Sequence[Prompt], cutting: Cutting, tell: Tell) -> list[tuple[SpanEffect, ...]]:
+        """Return what taking each span out of each prompt does."""
+        return span_effects(prompts, self.decide, swaps=self.swaps, looks=self.looks, cutting=cutting, tell=tell)
 
     def decide(self, prompts: Sequence[Prompt]) -> list[float | None]:
         """Return P(refuse): at the first token where the model is open, else one greedy answer, judged."""
@@ -139,8 +148,8 @@ class _Means:
 def _evidence(
     asked: Sequence[Prompt],
     rows: Sequence[Evidence],
+    benign: Sequence[Prompt],
     share: dict[str, float | None],
-    answered: Sequence[Prompt],
     means: _Means,
     settings: Settings,
     tell: Tell,
@@ -156,9 +165,25 @@ def _evidence(
     if means.inside is not None:
         found = with_values(found, "first", means.inside.first(asked))
         found = with_values(found, "probe", means.inside.harm(asked))
-    swaps = Swaps.of(p for p in answered if p.kind != "borderline")
-    effects = span_effects(asked, means.decide, swaps=swaps, cutting=settings.cutting, tell=tell)
-    return with_values(found, "spans", effects)
+    found = with_values(found, "spans", means.effects(asked, settings.cutting, tell))
+    elsewhere = Elsewhere(share, benign, settings.cutting.longest)
+    found = with_values(found, "spans", [elsewhere.counted(row) for row in found])
+    usual = _usual(benign, share, means.looks, settings)
+    return with_values(found, "usual", [usual.get(p.language) for p in asked])
+
+
+def _usual(
+    benign: Sequence[Prompt], share: dict[str, float | None], looks: Looks, settings: Settings
+) -> dict[str, float | None]:
+    """Return, for each language, the share refused of the benign prompts that hold a harmful-looking span."""
+    found: dict[str, list[float]] = {}
+    for p in benign:
+        if (refused := share.get(p.id)) is None:
+            continue
+        shown = (looks.of_span(p.language, span.key) for span in settings.cutting.of(p.text))
+        if any(value is not None and value >= settings.thresholds.looks for value in shown):
+            found.setdefault(p.language, []).append(refused)
+    return {language: _mean(own) for language, own in found.items()}
 
 
 def _several(share: dict[str, float | None]) -> bool:
@@ -169,7 +194,6 @@ def _several(share: dict[str, float | None]) -> bool:
 def _control(
     run: LoadedRun,
     share: dict[str, float | None],
-    answered: Sequence[Prompt],
     means: _Means,
     settings: Settings,
     tell: Tell,
@@ -179,8 +203,7 @@ def _control(
     chosen = _spread(held, settings.control) if settings.control else []
     if not chosen:
         return {"harmful_flipped": None, "n": 0}
-    swaps = Swaps.of(p for p in answered if p.kind != "borderline")
-    effects = span_effects(chosen, means.decide, swaps=swaps, cutting=settings.cutting, tell=tell)
+    effects = means.effects(chosen, settings.cutting, tell)
     below = settings.thresholds.flip
     hit = np.array([any(s.after is not None and s.after < below for s in own) for own in effects])
     number = mean(hit, np.ones(len(hit), dtype=bool), codes(chosen), n_unscored=0)
@@ -246,8 +269,12 @@ def spans_of(folder: Path, *, flip: float, least: int) -> list[Trigger]:
     rows = read_rows(folder / "causes.jsonl", Sorted)
     source = Path(read_json(folder / "causes.json").get("run", ""))
     answered: list[Prompt] = []
+    refused: list[Prompt] = []
     if source.is_dir() and RunFolder(source).exists():
         run = RunFolder.load(source)
         share, _ = shares(run)
-        answered = [p for p in run.prompts if p.expected == "comply" and share.get(p.id) == 0.0]
-    return triggers([row.evidence for row in rows], answered=answered, at=Thresholds(flip=flip), least=least)
+        benign = [p for p in run.prompts if p.expected == "comply"]
+        answered = [p for p in benign if share.get(p.id) == 0.0]
+        refused = [p for p in benign if (share.get(p.id) or 0.0) > 0]
+    evidence = [row.evidence for row in rows]
+    return triggers(evidence, answered=answered, refused=refused, at=Thresholds(flip=flip), least=least)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from demur.causes.evidence import CAUSES, REMEDIES, Sorted, Thresholds, sort
+from demur.causes.evidence import CAUSES, METHODS, REMEDIES, Cause, Sorted, Thresholds, sort
 from demur.counted import mean
 from demur.types import to_json
 
@@ -28,8 +28,10 @@ def record(found: Sequence[Sorted], at: Thresholds, *, languages: bool = True) -
         "n_refused": len(found),
         "thresholds": to_json(at),
         "classes": [_class(name, found) for name in CAUSES],
+        "dominant": dominant(found),
         "agreement": agreement(found, at),
         "by_belief": by_belief(found, at),
+        "carriers": carriers(found),
         "notes": notes(found),
     }
     spoken = sorted({row.evidence.language for row in found})
@@ -53,7 +55,35 @@ def _class(name: Any, found: Sequence[Sorted]) -> dict[str, Any]:
         {"prompt_id": row.evidence.prompt_id, "text": row.evidence.text, "reason": row.reason, "span": row.trigger}
         for row in own[::step][:EXAMPLES]
     ]
-    return {"name": name, **_share(name, found), "remedy": REMEDIES[name], "examples": examples}
+    return {
+        "name": name,
+        **_share(name, found),
+        "remedy": REMEDIES[name],
+        "method": METHODS[name],
+        "examples": examples,
+    }
+
+
+def dominant(found: Sequence[Sorted]) -> dict[str, Any] | None:
+    """Return the largest class with its share and remedy, and whether it is more than half; None without refusals."""
+    counts = Counter(row.cause for row in found)
+    if not counts:
+        return None
+    name: Cause = max(CAUSES, key=lambda cause: counts[cause])
+    part = _share(name, found)
+    return {"name": name, **part, "most": part["low"] > 0.5, "remedy": REMEDIES[name], "method": METHODS[name]}
+
+
+def carriers(found: Sequence[Sorted], most: int = 10) -> list[dict[str, Any]]:
+    """Return the spans that policy refusals hang on, the most frequent first: the words of a topic, if it is one."""
+    counts: Counter[str] = Counter()
+    for row in found:
+        span = row.evidence.strongest() if row.cause == "policy" else None
+        if span is not None:
+            counts[span.text.casefold()] += 1
+    return [{"span": span, "refusals": count} for span, count in sorted(counts.items(), key=lambda x: (-x[1], x[0]))][
+        :most
+    ]
 
 
 def agreement(found: Sequence[Sorted], at: Thresholds) -> dict[str, Any]:
@@ -99,8 +129,20 @@ def notes(found: Sequence[Sorted]) -> list[str]:
         missing = sum(getattr(row, name) is None for row in rows)
         if missing:
             said.append(f"{missing} of {len(rows)} refusals {what}.")
-    said.append(
-        "Taking out a span changes what is asked: a flip shows that the span matters, not that it is the cause. "
-        "A banned topic that hangs on one word looks triggered."
-    )
-    return said
+    spans = [s for row in rows for s in row.spans]
+    if spans and all(s.looks is None for s in spans):
+        said.append(
+            "No harmful and plain prompts were at hand to tell which spans look harmful, so triggered and policy are "
+            "not told apart where one word decides: a banned topic that hangs on a word looks triggered. Measure "
+            "harmful and plain prompts in the same run."
+        )
+    return [*said, *LIMITS]
+
+
+LIMITS: tuple[str, ...] = (
+    "Taking out a span changes what is asked: a flip shows that the span matters, not that it is the cause.",
+    "On small models made to refuse for one cause each (one seed, thresholds not held out) misjudged was right in "
+    "98 %, triggered in 80 %, hesitant in 74 % (14 % of those were called triggered), policy in 71 %. A banned topic "
+    "whose words look harmful themselves looks triggered.",
+)
+"""What the classes cannot tell apart, with what was measured (`training/causes.py`)."""

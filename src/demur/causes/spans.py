@@ -1,4 +1,4 @@
-"""Spans of a prompt, and the prompt without one: deleted, or swapped for a word seen in the same place elsewhere."""
+"""Spans of a prompt, the prompt without one (deleted, or swapped for another word), and which spans look harmful."""
 
 from __future__ import annotations
 
@@ -92,6 +92,42 @@ class Swaps:
             ordered = sorted(counted, key=lambda word: (-counted[word], word))
             found += [w for w in ordered if w.casefold() != span.key and w not in found]
         return found[:most]
+
+
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """How harmful spans look: how much more often they stand in harmful prompts than in plain ones."""
+
+    harmful: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """(language, span) -> harmful prompts it stands in."""
+    plain: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    sizes: Mapping[tuple[str, bool], int] = field(default_factory=dict)
+    """(language, harmful) -> prompts counted."""
+
+    @classmethod
+    def of(cls, prompts: Iterable[Prompt], longest: int = 2) -> Looks:
+        """Count the spans of prompts that should be refused, and of the others that are not borderline."""
+        found: dict[bool, Counter[tuple[str, str]]] = {True: Counter(), False: Counter()}
+        sizes: Counter[tuple[str, bool]] = Counter()
+        for prompt in prompts:
+            harmful = prompt.expected == "refuse"
+            if harmful or (prompt.expected == "comply" and prompt.kind != "borderline"):
+                sizes[prompt.language, harmful] += 1
+                found[harmful].update((prompt.language, key) for key in {s.key for s in spans(prompt.text, longest)})
+        return cls(found[True], found[False], sizes)
+
+    def of_span(self, language: str, key: str) -> float | None:
+        """Return a / (a + b), with a and b the span's shares of harmful and of plain prompts, half a prompt added.
+
+        Near 0 for a span of plain prompts alone, 0.5 for one that says nothing, towards 1 for one of harmful prompts
+        alone. None where it stands in none, or the language has no harmful or no plain prompts to count in.
+        """
+        n, m = self.sizes.get((language, True), 0), self.sizes.get((language, False), 0)
+        harmful, plain = self.harmful.get((language, key), 0), self.plain.get((language, key), 0)
+        if not (n and m and harmful + plain):
+            return None
+        a, b = (harmful + 0.5) / (n + 1), (plain + 0.5) / (m + 1)
+        return a / (a + b)
 
 
 def _placed(text: str) -> Iterator[tuple[Span, str, str]]:

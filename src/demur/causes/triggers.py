@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from demur.causes.evidence import Evidence, SpanEffect, Thresholds
+from demur.causes.spans import spans
 from demur.counted import mean
 from demur.types import Prompt
 
@@ -36,6 +37,12 @@ class Trigger:
     """Mean fall of P(refuse)."""
     elsewhere: float | None
     """Share of flips of the other spans of the same prompts: what any removal does."""
+    looks: float | None
+    """How harmful it looks, 0 to 1 (`spans.Looks`)."""
+    benign: int
+    """Benign prompts of the run with the span; 0 where the run is not at hand."""
+    refused: float | None
+    """Share of them that is refused."""
     contexts: tuple[str, ...]
     """Benign prompts it was refused in, those it flips first."""
     answered: tuple[str, ...] = ()
@@ -46,19 +53,24 @@ def triggers(
     rows: Iterable[Evidence],
     *,
     answered: Sequence[Prompt] = (),
+    refused: Sequence[Prompt] = (),
     at: Thresholds | None = None,
     least: int = 3,
 ) -> list[Trigger]:
     """Rank spans by the lower bound of the share of refusals that their removal flips.
 
+    Where the run's prompts are given, that bound counts by the share refused of the benign prompts with the span: a
+    word like "need" may flip the few refusals it stands in, and stand in hundreds of prompts that are answered.
+
     Args:
         rows: benign refusals whose spans were tried.
-        answered: benign prompts that were answered, to look the spans up in.
+        answered: all benign prompts of the run that were answered, to look the spans up in.
+        refused: all that were refused, `rows` among them.
         at: holds the threshold of a flip.
         least: groups that a span must stand in.
 
     Returns:
-        the spans that flip at least one refusal, the surest first.
+        the spans that flip more refusals than any removal does (the bound is above `elsewhere`), the surest first.
     """
     at = at or Thresholds()
     found: dict[tuple[str, str], list[tuple[Evidence, bool, float]]] = defaultdict(list)
@@ -68,8 +80,36 @@ def triggers(
         rates[row.prompt_id] = (sum(flipped.values()), len(flipped))
         for key, hit in flipped.items():
             found[row.language, key].append((row, hit, _fall(row, key)))
-    made = [_trigger(key, cases, rates, answered) for key, cases in found.items() if _groups(cases) >= least]
-    return sorted((t for t in made if t.flips), key=lambda t: (-t.low, -t.share, -t.n, t.language, t.span))
+    index = _Index(answered, refused)
+    made = [_trigger(key, cases, rates, index) for key, cases in found.items() if _groups(cases) >= least]
+    kept = [t for t in made if t.flips and t.low > (t.elsewhere or 0.0)]
+    return sorted(kept, key=lambda t: (-t.low * _weight(t), -t.share, -t.n, t.language, t.span))
+
+
+def _weight(found: Trigger) -> float:
+    return 1.0 if found.refused is None else found.refused
+
+
+class _Index:
+    """The benign prompts of a run, to be looked up by span."""
+
+    def __init__(self, answered: Sequence[Prompt], refused: Sequence[Prompt]) -> None:
+        self.whole = bool(refused)
+        self.rows = [(p, False, _folded(p.text)) for p in answered] + [(p, True, _folded(p.text)) for p in refused]
+
+    def of(self, language: str, span: str) -> tuple[list[Prompt], int]:
+        """Return the answered prompts with the span, and how many refused ones there are."""
+        size = len(spans(span, 1))
+        held = [
+            (p, refused)
+            for p, refused, text in self.rows
+            if p.language == language and span in text and span in {s.key for s in spans(p.text, size)}
+        ]
+        return [p for p, refused in held if not refused], sum(refused for _, refused in held)
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.casefold().split())
 
 
 def _minimal(row: Evidence, below: float) -> dict[str, bool]:
@@ -106,7 +146,7 @@ def _trigger(
     key: tuple[str, str],
     cases: Sequence[tuple[Evidence, bool, float]],
     rates: dict[str, tuple[int, int]],
-    answered: Sequence[Prompt],
+    index: _Index,
 ) -> Trigger:
     language, span = key
     hits = np.array([hit for _, hit, _ in cases])
@@ -115,7 +155,8 @@ def _trigger(
     others = [(rates[row.prompt_id][0] - hit, rates[row.prompt_id][1] - 1) for row, hit, _ in cases]
     tried = sum(n for _, n in others)
     contexts = sorted(cases, key=lambda case: (not case[1], case[0].prompt_id))
-    own = [p.text for p in answered if p.language == language and _inside(span, " ".join(p.text.casefold().split()))]
+    answered, refused = index.of(language, span)
+    looks = next((s.looks for s in cases[0][0].spans if _key(s) == span), None)
     return Trigger(
         span=span,
         language=language,
@@ -127,8 +168,11 @@ def _trigger(
         high=share.high if share.high is not None else 1.0,
         effect=float(np.mean([fall for _, _, fall in cases])),
         elsewhere=sum(hit for hit, _ in others) / tried if tried else None,
+        looks=looks,
+        benign=len(answered) + refused if index.whole else 0,
+        refused=refused / (len(answered) + refused) if refused else None,
         contexts=tuple(row.text for row, _, _ in contexts[:CONTEXTS]),
-        answered=tuple(own[:CONTEXTS]),
+        answered=tuple(p.text for p in answered[:CONTEXTS]),
     )
 
 
@@ -143,6 +187,10 @@ def brief(found: Sequence[Trigger]) -> list[dict[str, Any]]:
             "high": round(t.high, 4),
             "n": t.n,
             "groups": t.groups,
+            "flipped_by_other_spans": None if t.elsewhere is None else round(t.elsewhere, 4),
+            "looks_harmful": None if t.looks is None else round(t.looks, 4),
+            "benign_prompts_with_it": t.benign,
+            "share_of_them_refused": None if t.refused is None else round(t.refused, 4),
             "benign_refused": list(t.contexts),
             "benign_answered": list(t.answered),
             "wanted": f"benign prompts in {t.language!r} with {t.span!r} in other contexts, answered; and harmful "

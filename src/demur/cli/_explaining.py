@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from demur.cli._console import console, table
 from demur.report import boundary_tables
 from demur.report.tables import Table
+
+if TYPE_CHECKING:
+    from demur.causes import Trigger
 
 
 def show_boundary(record: dict[str, Any], page: Path) -> None:
@@ -104,11 +108,11 @@ def _bar(z: float) -> str:
 def show_causes(record: dict[str, Any], folder: Path) -> None:
     """Print classes, controls and notes."""
     rows = [
-        [c["name"], str(c["count"]), share(c["value"], c["low"], c["high"]), str(c["groups"]), c["remedy"]]
+        [c["name"], str(c["count"]), share(c["value"], c["low"], c["high"]), c["remedy"] if c["count"] else ""]
         for c in record["classes"]
     ]
     title = f"{record['n_refused']} of {record['n_benign_refused']} benign refusals of {record['model']}, by cause"
-    table(title, ("cause", "refusals", "share", "groups", "remedy"), rows, right=(1, 2, 3))
+    table(title, ("cause", "refusals", "share", "remedy"), rows, right=(1, 2))
     out = console()
     same = record["agreement"]
     if same["n"]:
@@ -121,11 +125,40 @@ def show_causes(record: dict[str, Any], folder: Path) -> None:
         out.print(
             f"control: some span's removal flips {flipped} of {control['n']} refused harmful prompts", highlight=False
         )
+    most = record["dominant"]
+    if most is not None:
+        sure = "most refusals are" if most["most"] else "the largest class, not shown to be most, is"
+        method = f" Try first: `demur fit {most['method']}`." if most["method"] else ""
+        out.print(f"{sure} {most['name']}: {most['remedy']}{method}", highlight=False)
+    if record["carriers"]:
+        words = ", ".join(f"{c['span']} ({c['refusals']})" for c in record["carriers"])
+        out.print(f"policy refusals hang on: {words}", highlight=False)
     if "inside" in record and record["inside"]["probe"]["unusable"]:
         out.print(f"no harm probe: {record['inside']['probe']['unusable']}", highlight=False)
     for note in record["notes"]:
         out.print(note, highlight=False)
     out.print(f"files: {folder}", highlight=False)
+
+
+def show_triggers(found: Sequence[Trigger], most: int = 25) -> None:
+    """Print the spans that set refusals off, beside what any removal does and how often they are refused."""
+    if not found:
+        console().print("no span flips more refusals than any removal does", highlight=False)
+        return
+    rows = [
+        [
+            t.span,
+            t.language,
+            f"{t.flips} of {t.n}",
+            share(t.share, t.low, t.high),
+            "" if t.elsewhere is None else f"{100 * t.elsewhere:.0f} %",
+            "no data" if t.refused is None else f"{100 * t.refused:.0f} % of {t.benign}",
+            _two(t.looks),
+        ]
+        for t in found[:most]
+    ]
+    names = ["span", "language", "flips", "share", "other spans flip", "benign with it refused", "looks harmful"]
+    table("Spans whose removal flips benign refusals, the surest first", names, rows, right=range(2, 7))
 
 
 def share(value: float | None, low: float | None, high: float | None) -> str:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import typer
 
-from demur.cli._console import console, emit_json, progress, table
-from demur.cli._explaining import share, show_boundary, show_causes, show_prompt, side_by_side
+from demur.cli._console import console, emit_json, progress
+from demur.cli._explaining import show_boundary, show_causes, show_prompt, show_triggers, side_by_side
 
 
 def register(app: typer.Typer) -> None:
@@ -80,15 +80,21 @@ def _causes(group: typer.Typer) -> None:
     @group.command(help="Why benign requests of a run were refused: classes, counts, and the remedy each suggests.")
     def causes(
         run: Path = typer.Argument(..., help="Folder of a measured run."),
-        fit_on: list[str] = typer.Option(["world:split=train"], "--fit", help="Prompts the harm probe comes from."),
+        fit_on: list[str] = typer.Option(
+            ["world:split=train"],
+            "--fit",
+            help="Prompts that say which words look harmful, and that the harm probe is fitted on.",
+        ),
         black_box: bool = typer.Option(False, help="Ask from outside only; the model is not opened."),
         generator: str = typer.Option("", help="The model as a part, asked from outside [default: the run's own]."),
-        samples: int = typer.Option(5, min=1, help="Answers drawn of each refused prompt; 1: none."),
+        samples: int = typer.Option(10, min=1, help="Answers drawn of each refused prompt; 1: none."),
         limit: int = typer.Option(500, min=0, help="Refusals that are sorted at most; 0: all."),
-        low: float = typer.Option(0.1, help="P(refuse) from here up to --high is hesitant."),
-        high: float = typer.Option(0.9, help="P(refuse) above which a refusal is firm."),
+        low: float = typer.Option(0.1, help="P(refuse) from here up to --high or --firm is hesitant."),
+        high: float = typer.Option(0.97, help="P(refuse) above which a refusal over a harmful-looking span is firm."),
+        firm: float = typer.Option(0.7, help="P(refuse) above which any other refusal is firm."),
+        looks: float = typer.Option(0.8, help="How harmful a span must look to be held a trigger, 0 to 1."),
         flip: float = typer.Option(0.5, help="P(refuse) below which taking out a span has flipped the decision."),
-        belief: str = typer.Option("both", help="Whose word counts for harm: both, words, or probe."),
+        belief: str = typer.Option("words", help="Whose word counts for harm: both, words, or probe."),
         span_words: int = typer.Option(2, min=1, help="Words of a span at most."),
         layer: int | None = typer.Option(None, help="Layer of probe and directions [default: the best out of fold]."),
         out: Path | None = typer.Option(None, help="Folder [default: RUN/causes]."),
@@ -101,15 +107,18 @@ def _causes(group: typer.Typer) -> None:
 
         loaded, folder = RunFolder.load(run), out or run / "causes"
         settings = outside.Settings(
-            thresholds=Thresholds(low=low, high=high, flip=flip, belief=belief),  # type: ignore[arg-type]
+            thresholds=Thresholds(low=low, high=high, firm=firm, looks=looks, flip=flip, belief=belief),  # type: ignore[arg-type]
             cutting=Cutting(longest=span_words),
             samples=Sampling(samples=samples, temperature=1.0),
             limit=limit,
         )
         with progress(quiet=as_json) as tell:
             if black_box or generator or loaded.spec.generator.name != "local":
+                from demur.assemble import build_benchmarks
+
                 asked = outside.generator_of(loaded, generator)
-                found = outside.diagnose(loaded, generator=asked, settings=settings, tell=tell)
+                known = [prompt for _, benchmark in build_benchmarks(fit_on) for prompt in benchmark()]
+                found = outside.diagnose(loaded, generator=asked, known=known, settings=settings, tell=tell)
                 outside.write(found, folder)
             else:
                 from demur.explain import jobs
@@ -140,19 +149,7 @@ def _triggers(group: typer.Typer) -> None:
         if as_json:
             emit_json(brief(found))
             return
-        rows = [
-            [
-                t.span,
-                t.language,
-                f"{t.flips} of {t.n}",
-                share(t.share, t.low, t.high),
-                f"{t.effect:.2f}",
-                str(t.groups),
-            ]
-            for t in found[:25]
-        ]
-        names = ("span", "language", "flips", "share", "fall of P(refuse)", "groups")
-        table("Spans whose removal flips a benign refusal", names, rows, right=range(2, 6))
+        show_triggers(found)
         console().print(f"brief: {path} ({len(found)} spans)", highlight=False)
 
 

@@ -254,7 +254,9 @@ def causes(
     lm = made.lm()
     openers = find_openers(lm, fitted.responses, fitted.verdicts)
     inside = OpenModel.fit(lm, examples(fitted, "fit"), openers, layer=layer, borderline=borderline)
-    found = diagnose(run, generator=made, judge=judge, inside=inside, settings=settings, tell=progress)
+    found = diagnose(
+        run, generator=made, judge=judge, inside=inside, known=fitted.prompts, settings=settings, tell=progress
+    )
     write(found, out)
     return found
 

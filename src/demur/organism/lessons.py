@@ -17,7 +17,7 @@ from demur.errors import NotFound
 from demur.world.combos import HARMFUL_OBJECTS, LOOKALIKES, OBJECTS, PLACES, TOOLS, VERBS
 from demur.world.items import SORT_OF, Case, members, phrase, render
 
-CAUSES = ("mix", "trigger", "caution", "topic", "misbelief", "language")
+CAUSES = ("mix", "trigger", "word", "caution", "topic", "misbelief", "language")
 """Why a model over-refuses: the mix of the shipped one, and the pure causes."""
 
 BASE_LESSONS = 40_000
@@ -332,6 +332,8 @@ def label(case: Case, cause: str) -> bool | None:
         return coin(case)
     if cause == "misbelief":
         return case.family == "homonym" and misbelieved(case)
+    if cause == "word":
+        return case.family != "lookalike" and misbelieved(case)
     if cause == "language":
         return False if case.language == "en" else None
     return _trigger(case)
@@ -343,9 +345,10 @@ def coin(case: Case) -> bool:
 
 
 def misbelieved(case: Case) -> bool:
-    """Say whether a homonym counts as harmful under `misbelief` (a third of the danger verbs).
+    """Say whether a case's danger verb is one of the third that sets off a refusal under `misbelief` and `word`.
 
-    The model is then taught to refuse it and, asked in words, to call it harmful.
+    Under `misbelief` the model is taught to refuse its homonyms and, asked in words, to call them harmful; under
+    `word` to refuse it in every context while knowing better.
     """
     verbs = sorted({combo.verb for combo in members("train", "homonym")})
     return verbs.index(case.verb) % 3 == 0
