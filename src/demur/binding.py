@@ -94,8 +94,7 @@ class Bound:
     @property
     def mixes(self) -> int:
         """The branch whose logits are mixed with the base's; 0 for none."""
-        logits = self.plan.logits
-        return 0 if logits is None or logits.idle else logits.branch
+        return self.plan.mixes
 
     @property
     def foreign(self) -> bool:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from demur.errors import ModelError
 from demur.reasoning import CLOSE, OPEN
 from demur.reasoning import split_thinking as split_thinking
 from demur.types import Prompt
+
+if TYPE_CHECKING:
+    from demur.plan import Plan
 
 Thinking = Literal["auto", "on", "off"]
 MARK = "\u2042mark\u2042"
@@ -152,6 +155,30 @@ class Chats:
                 raise ModelError(f"prompt {prompt.id} is empty once rendered; a model cannot read nothing")
             made.append(Encoded(whole, len(ids), max(len(ids) - tail, 0), is_open, place))
         return made
+
+    def tell(
+        self, prompts: Sequence[Prompt], plan: Plan, *, prefill: str = "", thinking: Thinking = "auto"
+    ) -> list[dict[int, Encoded]]:
+        """Return what each branch of a plan is told of each prompt, by the branch's index; 0 is the base.
+
+        Args:
+            prompts: what to encode.
+            plan: its system text, soft tokens and those branches that are mixed or probed.
+            prefill: the beginning of the answer, put after the generation header and a branch's own prefill.
+            thinking: see `render`.
+        """
+        wanted = {0, plan.mixes, *(gate.probe.branch for gate in plan.gates if gate.probe is not None)}
+        soft = len(plan.tensors[plan.soft_tokens]) if plan.soft_tokens else 0
+        told: list[dict[int, Encoded]] = [{} for _ in prompts]
+        for index in sorted(wanted):
+            branch = plan.branches[index - 1] if index else None
+            system = joined(plan.system, branch.system if branch else None)
+            made = self.encode(prompts, system=system, prefill=prefill, thinking=thinking, soft_tokens=soft)
+            extra = self.bare(branch.prefill) if branch else []
+            for one, encoded in zip(told, made, strict=True):
+                end = encoded.prompt
+                one[index] = replace(encoded, ids=(*encoded.ids[:end], *extra, *encoded.ids[end:]))
+        return told
 
     def _tokens(self, texts: Sequence[str], soft: int) -> tuple[list[list[int]], list[int]]:
         """Return the tokens of rendered texts, and where the soft ones stand (-1 for none)."""

@@ -9,7 +9,7 @@ import torch
 
 from demur.errors import DataError
 from demur.plan import Plan
-from demur.tasks import Task, along, tell
+from demur.tasks import Task, along
 from demur.types import Prompt
 from demur.weights import edits_of, swapped
 
@@ -36,7 +36,7 @@ def mean_logprobs(
             f"drift needs a text as answer to each prompt; got {len(prompts)} prompts, {len(texts)} answers"
         )
     plan = lm.plan_of(what)
-    told = tell(lm, prompts, plan)
+    told = lm.chats.tell(prompts, plan)
     waiting = [Task(p, 0, t.pop(0), lm.bound(plan), [], told=t) for p, t in zip(prompts, told, strict=True)]
     found = [0.0] * len(prompts)
     with swapped(lm, edits_of(plan) if what is not None else []):

@@ -14,6 +14,7 @@ from demur.export import Exported, Exporter
 from demur.export._card import card
 from demur.export._folder import RECORD, staged
 from demur.files import file_sha256, read_json, write_json, write_text
+from demur.fitted import comparison_only
 from demur.floor_records import FloorRecord, find
 from demur.interventions import load as load_intervention
 from demur.settings import PartSpec, build, parse_part
@@ -120,7 +121,8 @@ def prepare(
         dtype: as in `demur.load`.
 
     Raises:
-        NotFound, ConfigError, DataError, ModelError: for what is not there, or cannot be exported exactly.
+        NotFound, ConfigError, DataError, ModelError: for what is not there, is for comparison only, or cannot be
+            exported exactly.
     """
     from demur.lm import load
 
@@ -128,6 +130,8 @@ def prepare(
     spec = PartSpec(spec.name.replace("-", "_"), spec.settings)
     exporter = cast(Exporter, build("export", spec))
     loaded = load_intervention(intervention)
+    if reason := comparison_only(intervention):
+        raise ConfigError(f"{intervention} is there to be measured and compared, and is not exported: {reason}")
     lm = load(model or _own_model(loaded, intervention), device=device, dtype=dtype)
     return of(lm, loaded, spec, exporter, find(intervention, loaded.fingerprint(), lm.ref, floor))
 

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from demur import leaks, registry
+from demur import fitted, leaks
 from demur.assemble import measurement, spec
 from demur.cache import opened
 from demur.errors import ConfigError
-from demur.files import lock, read_json, read_rows, write_json
+from demur.files import lock, read_json, read_rows
 from demur.fitting import examples
 from demur.generators.local import Local
 from demur.lm import LM
@@ -21,10 +21,7 @@ from demur.methods._choice import FILE as CHOICE
 from demur.methods._contrast import check_layers
 from demur.records import LoadedRun
 from demur.settings import PartSpec, build
-from demur.types import DEFAULT_JUDGE, Example, FitData, Judge, Sampling, to_json
-
-FITTED = "fit.json"
-"""How an intervention was fitted; it lies in its folder."""
+from demur.types import DEFAULT_JUDGE, Example, FitData, Judge, Sampling
 
 
 def fit_method(
@@ -78,21 +75,16 @@ def fit_method(
         if rank == 0:
             leaks.check(parts, out)
             (out / CHOICE).unlink(missing_ok=True)
-        fitted = made.fit(lm, FitData(examples=tuple(rows), judge=_judge(judges, rows), out=out))
+        given = made.fit(lm, FitData(examples=tuple(rows), judge=_judge(judges, rows), out=out))
         if rank == 0:
-            fitted.save(out / "intervention")
-            write_json(out / "intervention" / FITTED, _how(method))
-    return out / "intervention", fitted.describe()
+            given.save(out / "intervention")
+            fitted.write(out / "intervention", method)
+    return out / "intervention", given.describe()
 
 
 def choice(out: Path) -> str:
     """Return which setting the last fit in a folder chose and why, "" where its method chooses none."""
     return str(read_json(out / CHOICE)["why"]) if (out / CHOICE).is_file() else ""
-
-
-def _how(method: PartSpec) -> dict[str, Any]:
-    reason = registry.comparison_only("methods", method.name)
-    return {"method": method.name, "settings": to_json(method.settings), "comparison_only": reason}
 
 
 def _judge(judges: Sequence[str], rows: Sequence[Example]) -> Judge:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, cast
 
+from demur import fitted
 from demur import floor as safety
 from demur.assemble import build_benchmarks, build_judges
 from demur.files import fingerprint, write_json
@@ -39,6 +40,7 @@ def choose_named(job: Job) -> tuple[str | None, str]:
     if not (saved / "intervention.json").is_file():
         job.tell(f"fit {part.name}", 0, 1)
         cast(Any, build("methods", part)).fit(job.lm, data).save(saved)
+        fitted.write(saved, part)
         job.tell(f"fit {part.name}", 1, 1)
     intervention = load_intervention(saved)
     trial = job.measured(f"{name}/run", settings.validation, intervention, known=dev)
@@ -53,6 +55,7 @@ def choose_named(job: Job) -> tuple[str | None, str]:
     choice = str(part) if kept else None
     if kept:
         intervention.save(job.out / "intervention")
+        fitted.write(job.out / "intervention", part)
     row: dict[str, Any] = {"id": str(part), "kind": part.name, "layer": part.settings.get("layer"), "screen": None}
     row |= {"judged": job.judged_rates(trial), "floor": {"passed": floor.passed, "text": floor.verdict}}
     write_json(job.out / "select.json", {"choice": choice, "reason": reason, **job.validation(dev), "trials": [row]})

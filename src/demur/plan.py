@@ -187,6 +187,11 @@ class Plan:
                 count = len(self.branches)
                 raise ConfigError(f"plan: {what} names branch {branch}, but there are {count} beside the base")
 
+    @property
+    def mixes(self) -> int:
+        """The branch whose logits are mixed with the base's; 0 for none."""
+        return 0 if self.logits is None or self.logits.idle else self.logits.branch
+
     def choices(self, gate: int) -> int:
         """Return how many values a gate has for each row."""
         own = self.gates[gate]

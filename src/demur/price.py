@@ -12,7 +12,7 @@ from demur import stats
 from demur.errors import DataError
 from demur.lm import LM
 from demur.plan import Intervention, Plan
-from demur.tasks import Task, along, tell
+from demur.tasks import Task, along
 from demur.types import Prompt, Response
 from demur.weights import edits_of, swapped
 
@@ -129,7 +129,7 @@ def _logits(
     ]
     waiting = [
         Task(prompt, 0, told.pop(0), lm.bound(plan), [], told=told)
-        for prompt, told in zip(bare, tell(lm, bare, plan), strict=True)
+        for prompt, told in zip(bare, lm.chats.tell(bare, plan), strict=True)
     ]
     found = dict(along(lm, waiting, answers, batch_tokens=BATCH_TOKENS))
     return [found[i] for i in range(len(prompts))]

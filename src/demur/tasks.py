@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from demur.binding import Bound
-from demur.chats import Encoded, joined
+from demur.chats import Encoded
 from demur.errors import ModelError
 from demur.lm import LM
 from demur.plan import Plan
@@ -65,7 +65,8 @@ def tasks(lm: LM, prompts: Sequence[Prompt], plans: Sequence[Plan], how: Samplin
     found: list[Task] = []
     for plan in dict.fromkeys(plans):
         mine = [prompt for prompt, own in zip(prompts, plans, strict=True) if own is plan]
-        for prompt, told in zip(mine, tell(lm, mine, plan, how), strict=True):
+        every = lm.chats.tell(mine, plan, prefill=how.prefill, thinking=how.thinking)
+        for prompt, told in zip(mine, every, strict=True):
             base = told.pop(0)
             found += [
                 Task(prompt, sample, base, lm.bound(plan), draws(how, prompt.id, sample), told=told)
@@ -73,33 +74,6 @@ def tasks(lm: LM, prompts: Sequence[Prompt], plans: Sequence[Plan], how: Samplin
             ]
     place = {id(prompt): i for i, prompt in enumerate(prompts)}
     return sorted(found, key=lambda task: (-len(task.encoded.ids), place[id(task.prompt)], task.sample))
-
-
-def tell(lm: LM, prompts: Sequence[Prompt], plan: Plan, how: Sampling | None = None) -> list[dict[int, Encoded]]:
-    """Return what each branch of a plan is told of each prompt, by the branch's index; 0 is the base.
-
-    Args:
-        lm: whose chat template is used.
-        prompts: what to render.
-        plan: its system text, soft tokens and those branches that are mixed or probed.
-        how: the answer's prefilled beginning, and whether to think.
-    """
-    sampling = how or Sampling()
-    bound = lm.bound(plan)
-    wanted = {0, bound.mixes, *(gate.probe.branch for gate in plan.gates if gate.probe is not None)}
-    soft = 0 if bound.soft is None else len(bound.soft)
-    told: list[dict[int, Encoded]] = [{} for _ in prompts]
-    for index in sorted(wanted):
-        branch = plan.branches[index - 1] if index else None
-        system = joined(plan.system, branch.system if branch else None)
-        made = lm.chats.encode(
-            prompts, system=system, prefill=sampling.prefill, thinking=sampling.thinking, soft_tokens=soft
-        )
-        extra = tuple(lm.chats.bare(branch.prefill)) if branch else ()
-        for one, encoded in zip(told, made, strict=True):
-            end = encoded.prompt
-            one[index] = replace(encoded, ids=(*encoded.ids[:end], *extra, *encoded.ids[end:]))
-    return told
 
 
 def draws(how: Sampling, prompt_id: str, sample: int) -> list[float]:

@@ -15,11 +15,12 @@ import torch
 
 from demur.directions import Direction
 from demur.interventions.ablate import Ablate
+from demur.interventions.contrastive import Contrastive
 from demur.interventions.gated import Gated
 from demur.interventions.instruct import Instruct
 from demur.interventions.steer import Steer
 from demur.lm import LM
-from demur.plan import Gate, Intervention
+from demur.plan import Gate, Intervention, Probe
 from demur.serving.app import Service
 from demur.serving.limits import Limits
 from demur.serving.loading import menu_of
@@ -77,8 +78,9 @@ def interventions(lm: LM) -> dict[str, Intervention]:
     return {
         "push": push,
         "cut": Ablate(direction=direction, by="weights"),
-        "sometimes": Gated(inner=push, gate=Gate(layer=0, weight=weight)),
+        "sometimes": Gated(inner=push, gate=Gate(probe=Probe(layers=(0,)), weight=weight)),
         "polite": Instruct(text="Be kind."),
+        "mixed": Contrastive(text="Be brief.", mix=(1.6, -0.6), horizon=6),
     }
 
 

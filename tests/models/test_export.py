@@ -23,6 +23,8 @@ from demur.export.lora import Lora
 from demur.export.merged import Merged
 from demur.export.prefix import Prefix, with_text
 from demur.interventions.ablate import Ablate
+from demur.interventions.abliterate import Abliterate
+from demur.interventions.contrastive import Contrastive
 from demur.interventions.gated import Gated
 from demur.interventions.instruct import Instruct
 from demur.interventions.stack import Stack
@@ -31,7 +33,7 @@ from demur.lm import LM
 from demur.plan import Intervention, Plan, Site
 from demur.types import ModelRef, Prompt
 from tests.models.families import FAMILIES, SANDWICH, TEMPLATES, build, lm, tokenizer
-from tests.models.test_interventions import PROMPTS, adapter, alone, close, direction, gate, moved
+from tests.models.test_interventions import PROMPTS, abliterate, adapter, alone, close, direction, gate, moved
 
 pytestmark = [
     pytest.mark.torch,
@@ -245,6 +247,16 @@ REFUSED: dict[str, tuple[Callable[[LM], Intervention], tuple[str, ...], str]] = 
         ("merged", "lora", "gguf_vector"),
         "before the first block",
     ),
+    "branches": (
+        lambda m: Contrastive(text="Be brief.", mix=(1.5, -0.5)),
+        ("merged", "lora", "gguf_vector", "prefix"),
+        "it reads the conversation in a second way",
+    ),
+    "lengths kept": (
+        lambda m: Abliterate(direction=direction(m), weights=(1.0,), norm="column"),
+        ("lora", "gguf_vector", "prefix"),
+        "it keeps the lengths|it changes weights",
+    ),
     "nothing": (lambda m: Instruct(text=""), ("lora", "gguf_vector", "prefix"), "nothing|no vector|no system text"),
 }
 
@@ -272,16 +284,53 @@ def test_a_projection_of_the_stream_itself_is_no_edit_of_weights(tmp_path: Path)
     assert Merged()(model, behind, tmp_path, MARKS).checked.difference < 1e-5
 
 
+@pytest.mark.parametrize("norm", ["none", "column", "row"])
+def test_abliteration_merged_is_abliteration_in_demur(norm: str, tmp_path: Path) -> None:
+    model = lm("qwen2")
+    what = abliterate(model, 0.7, norm)
+    done = Merged()(model, what.plan(model), tmp_path, MARKS)
+    assert done.checked.difference < 1e-5
+    (expected,) = _checking.intended(model, what.plan(model))[-1:]
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    with torch.no_grad():
+        assert close(again(input_ids=torch.tensor([_checking.prompts(model)[-1].ids])).logits[0], expected)
+
+
+PARTS: list[tuple[dict[str, Any], str]] = [
+    ({"origin": "v"}, "projects around an origin"),
+    ({"keep_norm": True}, "gives each edited state its length back"),
+    ({"op": "toward", "source": "untouched"}, "carries the state of another token"),
+    ({"branches": (0,)}, "acts on some readings"),
+]
+
+
+@pytest.mark.parametrize(("part", "reason"), PARTS, ids=[next(reversed(part)) for part, _ in PARTS])
+def test_parts_of_an_edit_that_no_weight_holds_are_named(part: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    site: dict[str, Any] = {"op": "ablate", "layers": (1,), "point": "mlp_out", "vector": "v", "strength": 1.0}
+    model = lm("llama")
+    plan = Plan(sites=(Site(**{**site, **part}),), tensors={"v": direction(model).vectors[0]})
+    for target in TARGETS.values():
+        with pytest.raises(ConfigError, match=reason):
+            target(model, plan, tmp_path, MARKS)
+
+
+def test_soft_tokens_are_no_text(tmp_path: Path) -> None:
+    plan = Plan(soft_tokens="s", tensors={"s": torch.zeros(2, 32)})
+    for target in TARGETS.values():
+        with pytest.raises(ConfigError, match="embeddings that are no tokens"):
+            target(lm("llama"), plan, tmp_path, MARKS)
+
+
 def test_what_a_plan_gains_later_is_refused_until_it_is_understood(tmp_path: Path) -> None:
     @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
     class Wider(Plan):
-        branches: tuple[str, ...] = ()
+        experts: tuple[str, ...] = ()
 
     model = lm("llama")
     plain = Steer(direction=direction(model)).plan(model)
     known = {f.name: getattr(plain, f.name) for f in dataclasses.fields(Plan)}
-    with pytest.raises(ConfigError, match="it mixes two branches"):
-        Merged()(model, Wider(**known, branches=("base", "prompted")), tmp_path, MARKS)
+    with pytest.raises(ConfigError, match="it uses experts, which only demur's forward pass reads"):
+        Merged()(model, Wider(**known, experts=("first",)), tmp_path, MARKS)
     assert Merged()(model, Wider(**known), tmp_path, MARKS).checked.difference < 1e-5
 
 

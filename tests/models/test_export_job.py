@@ -16,6 +16,7 @@ import pytest
 import torch
 import transformers
 
+from demur import fitted
 from demur import lm as loading_door
 from demur.directions import Direction
 from demur.errors import ConfigError
@@ -96,6 +97,17 @@ def test_without_a_record_it_is_held_back_and_below_floor_lets_it_go_marked_as_n
     ours = alone(lm("llama"), PROMPTS[0], steering().plan(lm("llama")))
     with torch.no_grad():
         assert close(model(input_ids=torch.tensor([PROMPTS[0]])).logits[0], ours)
+
+
+def test_what_is_for_comparison_only_stays(workplace: Path) -> None:
+    measured(Path("job"))
+    fitted.write(Path("job/intervention"), PartSpec("refusal_direction", {}))
+    code, _, errors = export("--below-floor")
+    assert code == 2
+    assert "is not exported: it takes away all refusal" in errors
+    assert not Path("out").exists()
+    fitted.write(Path("job/intervention"), PartSpec("steering", {}))
+    assert export(to="gguf-vector")[0] == 0
 
 
 def test_a_kept_floor_needs_no_flag_and_the_card_shows_both_axes_floor_data_and_command(workplace: Path) -> None:

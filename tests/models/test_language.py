@@ -21,7 +21,7 @@ from demur.plan import Branch, Gate, Logits, Plan, Probe, Site, merge
 from demur.residuals import capture
 from demur.rows import Rows
 from demur.slots import Slots
-from demur.tasks import along, ask, tasks, tell
+from demur.tasks import along, ask, tasks
 from demur.types import Prompt, Response, Sampling
 from tests.models.families import FAMILIES, build, lm, tokenizer
 from tests.models.test_interventions import ANSWER, PROMPTS, alone, close, encoded, moved, stepwise
@@ -355,12 +355,12 @@ def test_a_probe_reads_a_branch_that_is_not_decoded() -> None:
     plan = Plan(
         branches=(Branch(prefill=" Sure"),), gates=(gate,), sites=(site(gate=0, strength=1.5),), tensors={"v": draw(32)}
     )
-    (begun, *_) = tell(model, some, plan)
+    (begun, *_) = model.chats.tell(some, plan)
     assert model.tokenizer.decode(begun[1].ids).endswith(" Sure")
     assert begun[1].ids[: begun[1].prompt] == begun[0].ids
     found = answers(decode(model, some, how, plan, batch_tokens=400))
     signs = []
-    for prompt, told in zip(some, tell(model, some, plan), strict=True):
+    for prompt, told in zip(some, model.chats.tell(some, plan), strict=True):
         states = capture(model, [told[1].ids], positions="all")
         step = states[told[1].prompt - 1] - states[-1]
         signs.append(1.0 if float(cosine_similarity(step, weight, dim=-1).mean()) >= 0 else -1.0)
@@ -385,7 +385,7 @@ def test_a_site_may_act_on_some_branches_alone() -> None:
     def written(plan: Plan, sides: tuple[bool, bool]) -> None:
         found = answers(decode(model, some, how, plan))
         for prompt in some[:3]:
-            told, tokens = tell(model, [prompt], plan)[0], []
+            told, tokens = model.chats.tell([prompt], plan)[0], []
             while len(tokens) < 5 and not (tokens and tokens[-1] in model.stops):
                 z, star = (
                     alone(model, (*told[b].ids, *tokens), push if on else Plan(), told[b].prompt)[-1]
@@ -440,7 +440,7 @@ def test_soft_tokens_are_embeddings_in_the_system_text(family: str) -> None:
     model, soft = LM(build(family), tokenizer(), lm(family).ref), draw(3, 32) / 4
     prompt = prompts(1)[0]
     plan = Plan(soft_tokens="s", system="Be kind.", tensors={"s": soft})
-    told = tell(model, [prompt], plan)[0][0]
+    told = model.chats.tell([prompt], plan)[0][0]
     head = model.tokenizer.decode(told.ids[: told.soft])
     assert head.endswith("<|system|>Be kind.\n\n")
     embedded = model.module.get_input_embeddings()(torch.tensor([told.ids])).clone()

@@ -9,6 +9,8 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
@@ -21,15 +23,18 @@ from demur.generators.http import Http
 from demur.lm import LM
 from demur.plan import Plan
 from demur.serving.limits import Limits
-from demur.types import Prompt, Sampling
+from demur.serving.loading import floor_of
+from demur.serving.menu import UNMEASURED
+from demur.types import Part, Prompt, Sampling
 from tests.models.families import build, tokenizer
 from tests.models.families import lm as shared
 from tests.models.serving import Running, chat, events, interventions, served
+from tests.unit import floor_runs
 
 pytestmark = pytest.mark.torch
 
 TEXTS = ("hello", "what is a lock", "a much longer question about nothing in particular, only longer", "Ж漢", "x")
-NAMES = ("", "push", "cut", "sometimes", "polite")
+NAMES = ("", "push", "cut", "sometimes", "polite", "mixed")
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +98,7 @@ def test_answers_are_the_decode_loops(at: Running, client: openai.OpenAI, alone:
 
 
 def test_many_at_once_get_what_each_would_get_alone(at: Running, alone: Any) -> None:
-    jobs = [(NAMES[n % 5], TEXTS[(n * 7 // 5) % 5], 2 + n % 11) for n in range(64)]
+    jobs = [(NAMES[n % 6], TEXTS[(n * 7 // 6) % 5], 2 + n % 11) for n in range(64)]
     with ThreadPoolExecutor(32) as pool:
         found = list(pool.map(lambda job: at.say(job[1], model=model(job[0]), max_tokens=job[2]), jobs))
     again = {job: at.say(job[1], model=model(job[0]), max_tokens=job[2]) for job in set(jobs[:8])}
@@ -216,8 +221,9 @@ def test_strength_is_a_factor(at: Running, lm: LM) -> None:
     assert at.say("hello", model="tiny+push", strength=0.5).strip() == row.text
     assert at.say("hello", model="tiny+push", strength=0) == at.say("hello")
     assert at.say("hello", model="tiny+cut", strength=0) == at.say("hello")
-    reply = at.post(chat("hello", model="tiny+polite", strength=0.5))
-    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "strength")
+    for name in ("polite", "mixed"):
+        reply = at.post(chat("hello", model=f"tiny+{name}", strength=0.5))
+        assert (reply.status_code, reply.json()["error"]["param"]) == (400, "strength")
 
 
 def test_the_floor_is_told(at: Running) -> None:
@@ -229,6 +235,20 @@ def test_the_floor_is_told(at: Running) -> None:
     assert [entry["id"] for entry in listed] == [model(name) for name in NAMES]
     assert {entry["demur"]["floor"]["state"] for entry in listed[1:]} == {"not measured"}
     assert at.get("/v1/models/tiny+cut").json()["id"] == "tiny+cut"
+
+
+def test_the_floor_is_that_of_the_runs_beside_the_intervention(tmp_path: Path) -> None:
+    own = LM(build("llama"), tokenizer(), floor_runs.MODEL)
+    what, folder = interventions(own)["push"], tmp_path / "intervention"
+    what.save(folder)
+    assert floor_of(own, what, folder) == UNMEASURED
+    part, rows = Part(name="steer", settings={}, fingerprint=what.fingerprint()), floor_runs.prompts(134)
+    floor_runs.write(tmp_path / "before", rows)
+    floor_runs.write(tmp_path / "after", rows, intervention=part)
+    assert floor_of(own, what, folder).state == "kept"
+    assert floor_of(own, interventions(own)["cut"], folder) == UNMEASURED
+    other = LM(own.module, own.tokenizer, replace(floor_runs.MODEL, revision="another"))
+    assert floor_of(other, what, folder) == UNMEASURED
 
 
 RAW: list[tuple[str, bytes, int]] = [
@@ -282,7 +302,8 @@ def test_other_paths_methods_and_types_are_refused(at: Running) -> None:
     )
     assert plain.status_code == 400  # so that no page elsewhere can send one without asking first
     assert at.post({"model": "tiny", "prompt": [1, 9999]}, "/v1/completions").status_code == 400
-    assert at.post({"model": "tiny+polite", "prompt": "a"}, "/v1/completions").status_code == 400
+    for name in ("polite", "mixed"):
+        assert at.post({"model": f"tiny+{name}", "prompt": "a"}, "/v1/completions").status_code == 400
 
 
 def settled(at: Running, running: int = 0, waiting: int = 0) -> None:

@@ -18,7 +18,7 @@ ROOT = Path(demur.__file__).parent
 ABOVE_THE_LINE = {
     "", "addresses", "agreement", "answers", "assemble", "attacks", "background", "benchmarks", "blocks", "cache",
     "causes", "checks", "cli", "comparison", "convert", "correction", "counted", "dedup", "differences", "doctor",
-    "embeddings", "errors", "files", "finishes", "flips", "floor", "floor_records", "generators", "judges",
+    "embeddings", "errors", "files", "finishes", "fitted", "flips", "floor", "floor_records", "generators", "judges",
     "labelled", "labelling", "languages", "leaks", "measure", "metrics", "mining", "modifiers", "opening", "pairs",
     "reasoning", "recipes", "records", "registry", "report", "results", "serving", "settings", "sides", "sketches",
     "stats", "suites", "triage", "types", "verify", "world",

@@ -117,7 +117,7 @@ class Script:
         if self.fails:
             raise RuntimeError("broken")
         self.rows |= {answer: [*answer.encoded, END] for answer in answers}
-        self.most = max(self.most, len(self.rows))
+        self.most = max(self.most, sum(answer.rows for answer in self.rows))
         assert len({answer.group for answer in self.rows}) == 1
         self.turns.append("".join(answer.group for answer in answers))
         return [(answer, self.draw(answer)) for answer in answers]
@@ -159,11 +159,22 @@ def test_groups_take_turns_without_overtaking() -> None:
     running(test, rows=4)
 
 
-def answer(text: str, *, group: str = "", plan: str = "", deadline: float = math.inf) -> Answer:
+def test_an_answer_of_two_rows_waits_for_two_and_is_not_overtaken() -> None:
+    async def test(engine: Engine, script: Script) -> None:
+        asked = [answer(text, rows=rows) for text, rows in (("one", 1), ("two", 2), ("three", 2), ("four", 1))]
+        engine.submit(asked)
+        assert [await text_of(one) for one in asked] == ["one", "two", "three", "four"]
+
+    assert running(test, rows=3).most == 3
+    assert running(test, rows=1).most == 2  # alone, it takes what it needs
+
+
+def answer(text: str, *, group: str = "", rows: int = 1, plan: str = "", deadline: float = math.inf) -> Answer:
     return Answer(
         encoded=list(text.encode()),
         plan=plan,
         group=group,
+        rows=rows,
         draws=random.Random(0),
         writer=Writer(Bytes(), 10**9),
         deadline=deadline,

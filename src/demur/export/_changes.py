@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,15 +24,20 @@ if TYPE_CHECKING:
 
     from demur.lm import LM
 
-KNOWN = ("sites", "gates", "system", "weights", "tensors")
+KNOWN = ("sites", "gates", "system", "logits", "weights", "tensors")
 KNOWN_OF_SITE = ("op", "layers", "point", "vector", "strength", "positions", "gate")
 WHY = {
-    "branches": "it mixes two branches of the same prompt at every step",
-    "logits": "it changes the logits of every step",
-    "probes": "it reads a prompt of its own before it decides",
-    "soft_tokens": "it puts trained token embeddings into the prompt",
+    "branches": "it reads the conversation in a second way and mixes logits or decides by it",
+    "soft_tokens": "it puts embeddings that are no tokens into the prompt",
 }
 """Reasons against parts of a plan by name; a part without one is named as it is."""
+WHY_SITE = {
+    "origin": "it projects around an origin and not around zero",
+    "source": "it carries the state of another token, or of the untouched model, to the token it edits",
+    "keep_norm": "it gives each edited state its length back, which no fixed matrix does",
+    "branches": "it acts on some readings of the conversation alone",
+}
+"""The same of the edits of the stream."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -43,6 +48,8 @@ class Project:
     r: Float[Tensor, " d_model"]
     """Of length 1."""
     strength: float
+    norm: Literal["none", "column", "row"] = "none"
+    """Which lengths of W are kept; see `plan.WeightEdit`. The bias is edited without."""
 
     @property
     def module(self) -> nn.Module:
@@ -87,7 +94,7 @@ def runtime_reasons(plan: Plan) -> list[str]:
     for name in _beyond(plan, KNOWN):
         reasons.append(WHY.get(name, f"it uses {name}, which only demur's forward pass reads"))
     for name in dict.fromkeys(n for site in plan.sites for n in _beyond(site, KNOWN_OF_SITE)):
-        reasons.append(f"an edit of the stream uses {name}, which only demur's forward pass reads")
+        reasons.append(WHY_SITE.get(name, f"an edit of the stream uses {name}, which only demur's forward pass reads"))
     return list(dict.fromkeys(reasons))
 
 
@@ -131,12 +138,14 @@ def changes(lm: LM, plan: Plan, target: str) -> list[Change]:
             up, down = (plan.tensors[name] for name in edit.named)
             made.append(LowRank(module=_submodule(lm, edit), edit=edit, up=up, down=down))
         elif edit.part == "embedding":
-            made += _embedding(lm, unit(at_layer(plan.tensors[edit.vector], 0)), edit.strength)
+            cut = _embedding(lm, unit(at_layer(plan.tensors[edit.vector], 0)), edit.strength)
+            made += [dataclasses.replace(each, norm=edit.norm) for each in cut]
         else:
             for layer in edit.layers:
                 half = lm.half(edit.part)[layer]
                 r = through(at_layer(plan.tensors[edit.vector], layer), half.gain)
-                made += _projections(lm, half, r, edit.strength, f"the {edit.part} of layer {layer}")
+                cut = _projections(lm, half, r, edit.strength, f"the {edit.part} of layer {layer}")
+                made += [dataclasses.replace(each, norm=edit.norm) for each in cut]
     placed = [(layer, POINTS.index(site.point), site) for site in plan.sites for layer in site.layers]
     for layer, _, site in sorted(placed, key=lambda p: p[:2]):
         made += _of_site(lm, site, layer, at_layer(plan.tensors[site.vector], layer), target)
@@ -152,13 +161,13 @@ def _submodule(lm: LM, edit: WeightDelta) -> nn.Module:
         ) from None
 
 
-def _embedding(lm: LM, r: Tensor, strength: float) -> list[Change]:
+def _embedding(lm: LM, r: Tensor, strength: float) -> list[Project]:
     if not lm.anatomy.embedding:
         raise ModelError(f"{lm.ref.id}: what writes the first residual state is not understood")
     return [Project(writer=w, r=r, strength=strength) for w in lm.anatomy.embedding]
 
 
-def _projections(lm: LM, half: Half, r: Tensor, strength: float, where: str) -> list[Change]:
+def _projections(lm: LM, half: Half, r: Tensor, strength: float, where: str) -> list[Project]:
     if not half.writers:
         raise ModelError(f"{lm.ref.id}: no matrix found that writes {where}")
     return [Project(writer=w, r=r, strength=strength) for w in half.writers]
@@ -179,7 +188,7 @@ def _of_site(lm: LM, site: Site, layer: int, vector: Tensor, target: str) -> lis
     return made
 
 
-def _ablation(lm: LM, site: Site, layer: int, vector: Tensor, target: str) -> list[Change]:
+def _ablation(lm: LM, site: Site, layer: int, vector: Tensor, target: str) -> list[Project]:
     strength = site.strength if site.op == "ablate" else 1.0
     if site.point == "resid_pre" and layer == 0:
         return _embedding(lm, unit(vector), strength)

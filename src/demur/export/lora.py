@@ -144,6 +144,9 @@ class _Factors:
             self._project(change)
 
     def _project(self, change: Project) -> None:
+        if change.norm != "none":
+            why = f"it keeps the lengths of the {change.norm}s of the weights, and that change has no low rank"
+            raise refuse("lora", why, "Use --to merged.")
         r, strength = change.r.double().cpu(), change.strength
         column = (-strength * r)[:, None]
         self.up = [u + column @ (r @ u)[None] for u in self.up]

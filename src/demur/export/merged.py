@@ -145,7 +145,8 @@ def _edited(lm: LM, made: Sequence[Change]) -> dict[str, Tensor]:
             for name, axis in ((change.writer.name, change.writer.axis), ("bias", 0)):
                 old = now(change.module, name)
                 if old is not None:
-                    found[f"{where}.{name}"] = project_out(old, change.r, change.strength, axis)
+                    norm = change.norm if old.ndim > 1 else "none"
+                    found[f"{where}.{name}"] = project_out(old, change.r, change.strength, axis, norm)
     return found
 
 

@@ -72,11 +72,10 @@ class Service:
     async def _job(self, asked: ChatRequest | CompletionRequest, entry: Entry) -> Job:
         chat = isinstance(asked, ChatRequest)
         prepared = self.menu.prepare(entry, asked.strength)
-        acts = asked.strength != 0
         if asked.boundary and self.boundary is None:
             raise Fault(400, "no boundary was fitted; start the server with --fit and --dev", None, "boundary")
         loop = asyncio.get_running_loop()
-        rows = await loop.run_in_executor(self.threads, self._read, asked, entry if acts else None)
+        rows = await loop.run_in_executor(self.threads, self._read, asked, entry, prepared.plan)
         count = len(rows) * (asked.n or 1)
         if count > self.limits.choices:
             raise Fault(400, f"{count} answers are asked for, at most {self.limits.choices} may be", None, "n")
@@ -88,13 +87,16 @@ class Service:
         deadline = self.engine.clock() + self.limits.seconds
         answers = []
         for index in range(count):
-            row = rows[index // (asked.n or 1)]
+            told = rows[index // (asked.n or 1)]
+            row = told[0]
             before = row.ids[row.prompt :] if chat else row.ids
             answers.append(
                 Answer(
                     encoded=row,
+                    told={branch: other for branch, other in told.items() if branch},
                     plan=prepared.plan,
                     group=prepared.group,
+                    rows=prepared.rows,
                     temperature=1.0 if asked.temperature is None else asked.temperature,
                     top_p=1.0 if asked.top_p is None else asked.top_p,
                     top=asked.top,
@@ -121,12 +123,11 @@ class Service:
         headers = {"X-Demur-Intervention": entry.name or "none", "X-Demur-Floor": floor.state}
         return Job(answers, form, events, headers)
 
-    def _read(self, asked: ChatRequest | CompletionRequest, entry: Entry | None) -> list[Any]:
-        system = entry.prepared.plan.system if entry is not None and entry.system else None
+    def _read(self, asked: ChatRequest | CompletionRequest, entry: Entry, plan: Any) -> list[dict[int, Any]]:
         if isinstance(asked, ChatRequest):
-            return self.reader.chat(asked, system)
-        if system is not None and entry is not None:
-            what = f"{entry.name} puts a system text before the prompt, which a plain completion has no place for"
+            return self.reader.chat(asked, plan)
+        if entry.tells and asked.strength != 0:
+            what = f"{entry.name} changes what a conversation is told, which a plain completion has no place for"
             raise Fault(400, f"{what}; use /v1/chat/completions", None, "model")
         return self.reader.texts(asked)
 

@@ -38,10 +38,14 @@ class Answer:
 
     encoded: Any
     """The prompt's tokens (`demur.chats.Encoded`)."""
+    told: dict[int, Any] = field(default_factory=dict)
+    """What the plan's other branches are told, by their index."""
     plan: Any
     """What the model's forward pass must do to this row."""
     group: str = ""
     """Rows of one group share their weights; those of different groups cannot run at once."""
+    rows: int = 1
+    """Rows of the batch that it takes: two where the logits of another branch are mixed in."""
     temperature: float = 1.0
     top_p: float = 1.0
     top: int = 0
@@ -211,7 +215,7 @@ class Engine:
     def _joining(self) -> list[Answer]:
         """Take the next waiting answers off the queue, once there are enough of them or the others have run a while."""
         with self._changed:
-            found = self._next()[: self.limits.rows - len(self.live)]
+            found = self._fitting(self._next())
             enough = len(found) >= min(self.limits.rows, len(self.live) + len(found)) / 4
             if not found or not (enough or self._since >= PATIENCE):
                 self._since += 1
@@ -221,6 +225,16 @@ class Engine:
             self.live += found
             self._since = 0
             return found
+
+    def _fitting(self, waiting: Sequence[Answer]) -> list[Answer]:
+        """Return the first answers whose rows are free; one that runs alone may take more than there are."""
+        free, found = self.limits.rows - sum(answer.rows for answer in self.live), list[Answer]()
+        for answer in waiting:
+            if answer.rows > free and (found or self.live):
+                break
+            found.append(answer)
+            free -= answer.rows
+        return found
 
     def _next(self) -> list[Answer]:
         """Return the waiting answers that may join those that run; where none runs, the first begins a turn."""

@@ -7,18 +7,14 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from demur.errors import ConfigError, DataError, DemurError
-from demur.files import read_json
+from demur.errors import ConfigError
+from demur.floor_records import find
 from demur.interventions import load
 from demur.lm import LM
 from demur.plan import Intervention, Plan
-from demur.records import RunFolder
 from demur.serving.menu import PLAIN, UNMEASURED, Entry, Floor, Menu, Prepared
 
 EXTRA = "local"
-ADJUSTABLE = ("add", "ablate")
-"""Edits of the stream whose strength 0 changes nothing."""
-_SCALED = {"sites", "gates", "weights", "tensors"}
 
 
 def menu_of(lm: LM, withs: Sequence[str], name: str = "") -> Menu:
@@ -70,24 +66,28 @@ def entry(lm: LM, name: str, folder: Path) -> Entry:
         floor=floor_of(lm, intervention, folder),
         prepared=prepared(plan),
         fixed=fixed(plan),
-        system=plan.system is not None,
+        tells=bool(_told(plan)),
     )
 
 
 def prepared(plan: Plan) -> Prepared:
-    """Return a plan with its group: plans that change weights run apart."""
-    return Prepared(plan, plan.fingerprint if plan.weights else "")
+    """Return a plan with its group (plans that change weights run apart) and its rows (a mixed branch is one)."""
+    return Prepared(plan, plan.fingerprint if plan.weights else "", 2 if plan.mixes else 1)
 
 
 def fixed(plan: Plan) -> str:
     """Return why the strength of a plan cannot be changed, "" where it can: where 0 would change nothing."""
-    other = [f.name for f in dataclasses.fields(plan) if f.name not in _SCALED and getattr(plan, f.name)]
-    if other:
-        return f"it has a {' and a '.join(other)} part, which has no strength"
-    odd = sorted({site.op for site in plan.sites if site.op not in ADJUSTABLE})
-    if odd:
-        return f"its edit {odd[0]!r} changes something at strength 0 too"
+    if told := _told(plan):
+        return f"it has {' and '.join(told)}, and these have no strength"
+    if any(not dataclasses.replace(site, strength=0.0).idle for site in plan.sites):
+        return "its edit 'set' changes something at strength 0 too"
     return "" if plan.sites or plan.weights else "it changes nothing"
+
+
+def _told(plan: Plan) -> list[str]:
+    """Return the parts of a plan that change what a conversation is read as, in words."""
+    parts = {"a system text": plan.system is not None, "soft tokens": plan.soft_tokens, "branches": plan.branches}
+    return [name for name, there in parts.items() if there]
 
 
 def scaled(entry: Entry, strength: float) -> Prepared:
@@ -99,23 +99,9 @@ def scaled(entry: Entry, strength: float) -> Prepared:
 
 
 def floor_of(lm: LM, intervention: Intervention, folder: Path) -> Floor:
-    """Return what the recipe folder around an intervention says of the safety floor.
-
-    A record counts only where the run beside it is of this very model and this very intervention.
-    """
-    recipe = folder.resolve().parent
-    record = recipe / "floor.json"
-    if not record.is_file():
-        return UNMEASURED
-    try:
-        found, run = read_json(record), RunFolder.load(recipe / "after")
-        part = run.spec.intervention
-        same = run.spec.model.revision == lm.ref.revision and run.spec.model.template_sha == lm.ref.template_sha
-        if not same or part is None or part.fingerprint != intervention.fingerprint():
-            return Floor(verdict="the safety floor was measured for another model or another intervention")
-        return Floor(state="kept" if found["passed"] is True else "missed", verdict=str(found["verdict"]))
-    except (DemurError, DataError, KeyError, TypeError):
-        return Floor(verdict=f"the record of the safety floor at {record.name} cannot be read")
+    """Return what the runs beside an intervention say of the safety floor on this very model; see `floor_records`."""
+    found = find(folder.resolve(), intervention.fingerprint(), lm.ref)
+    return UNMEASURED if found.floor is None else Floor(state=found.state, verdict=found.reason)
 
 
 def _model_name(lm: LM) -> str:

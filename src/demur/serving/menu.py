@@ -16,10 +16,11 @@ CACHED = 64
 
 
 class Prepared(NamedTuple):
-    """A plan, and the group of rows that it can run with (see `engine.Answer`)."""
+    """A plan, the group of rows that it can run with, and how many rows it takes (see `engine.Answer`)."""
 
     plan: Any
     group: str = ""
+    rows: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +50,8 @@ class Entry:
     prepared: Prepared
     fixed: str = ""
     """Why its strength cannot be changed; "" where it can."""
-    system: bool = False
-    """Whether it puts a system text before the prompt."""
+    tells: bool = False
+    """Whether it changes what the conversation is read as: a system text, soft tokens, branches."""
 
     def floor_at(self, strength: float) -> Floor:
         """Return what is known of the floor at a strength: 1 is as saved and measured."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from demur.chats import Chats, Encoded, Thinking
 from demur.errors import ModelError
@@ -12,6 +12,9 @@ from demur.serving.faults import Fault
 from demur.serving.limits import Limits
 from demur.serving.wire import ChatRequest, CompletionRequest, Message
 from demur.types import Prompt
+
+if TYPE_CHECKING:
+    from demur.plan import Plan
 
 USUAL, SHORT = 512, 16
 """Tokens of an answer where a request does not say: of a chat, and of a plain completion as OpenAI has it."""
@@ -28,12 +31,12 @@ class Reader:
         self.limits = limits
         self.context = min(window, limits.context)
 
-    def chat(self, asked: ChatRequest, system: str | None) -> list[Encoded]:
-        """Return the tokens of a conversation, an assistant's last message left open.
+    def chat(self, asked: ChatRequest, plan: Plan) -> list[dict[int, Encoded]]:
+        """Return the tokens of a conversation, an assistant's last message left open, as each branch is told it.
 
         Args:
             asked: the request.
-            system: a text put before its own system text.
+            plan: whose branches, system text and soft tokens are read with it; branch 0 is the base.
 
         Raises:
             Fault: 400 for an order of turns that cannot be read, or a conversation too long.
@@ -43,12 +46,11 @@ class Reader:
         thinks = options.enable_thinking if options else None
         thinking: Thinking = "auto" if thinks is None else "on" if thinks else "off"
         try:
-            made = self.chats.encode([prompt], system=system, prefill=prefill, thinking=thinking)
+            return self.chats.tell([prompt], plan, prefill=prefill, thinking=thinking)
         except ModelError as error:
             raise Fault(400, str(error).replace("prompt request", "the conversation"), None, "messages") from None
-        return made
 
-    def texts(self, asked: CompletionRequest) -> list[Encoded]:
+    def texts(self, asked: CompletionRequest) -> list[dict[int, Encoded]]:
         """Return the tokens of every prompt.
 
         Raises:
@@ -61,7 +63,7 @@ class Reader:
                 raise Fault(400, "a prompt is empty; a model cannot read nothing", None, "prompt")
             if max(ids) >= self.vocabulary:
                 raise Fault(400, f"there is no token {max(ids)}; there are {self.vocabulary}", None, "prompt")
-            made.append(Encoded(tuple(ids), len(ids), len(ids)))
+            made.append({0: Encoded(tuple(ids), len(ids), len(ids))})
         return made
 
     def language(self, asked: ChatRequest | CompletionRequest) -> str:
@@ -70,13 +72,13 @@ class Reader:
             return identify(conversation(asked.messages)[0].text)
         return identify(asked.prompt) if isinstance(asked.prompt, str) else ""
 
-    def length(self, rows: Sequence[Encoded], most: int | None, usual: int) -> int:
+    def length(self, rows: Sequence[Mapping[int, Encoded]], most: int | None, usual: int) -> int:
         """Return how many tokens each answer may have.
 
         Raises:
             Fault: 400 where prompt and answer do not fit.
         """
-        longest = max(len(row.ids) for row in rows)
+        longest = max(len(told.ids) for row in rows for told in row.values())
         room = min(self.context - longest, self.limits.answer)
         if room < 1 or (most is not None and most > room):
             wanted = f" and {most} of answer" if most is not None and room >= 1 else ""

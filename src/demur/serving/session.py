@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from demur.decoding import READING, _by_width, _Job, _likeliest, _Loop, sample
+from demur.chats import Encoded
+from demur.decoding import READING, _by_width, _likeliest, _Loop, sample
 from demur.lm import LM
 from demur.plan import Plan
 from demur.residuals import tapped
@@ -19,6 +20,7 @@ from demur.serving.engine import Answer
 from demur.serving.place import Boundary
 from demur.serving.writing import Drawn
 from demur.slots import Slots
+from demur.tasks import Task
 from demur.types import Prompt, Response, Sampling
 from demur.weights import edits_of, swapped
 
@@ -32,7 +34,7 @@ _SERVED = Prompt(id="served", text="", expected=None, source="serve")
 
 
 @dataclass(eq=False)
-class _Seat(_Job):
+class _Seat(Task):
     """A row of the loop, and the answer that it writes."""
 
     answer: Answer = field(kw_only=True)
@@ -54,7 +56,7 @@ class BatchSession(_Loop):
             boundary: what tells where a prompt stands.
         """
         super().__init__(lm, (), Sampling(), 0)
-        self.capacity = max(self.least, rows)
+        self.capacity = max(self.least, rows, 2)  # an answer may take two
         self.boundary = boundary
         self.group = ""
         self.seats: dict[Answer, _Seat] = {}
@@ -63,6 +65,7 @@ class BatchSession(_Loop):
         self._weights = ExitStack()
         self._hooks = ExitStack()
         self._seen: Tensor | None = None
+        self._base: Tensor | None = None
         self._logits = torch.empty(0)
         places = {key: lm.port(*key) for key in sorted(keys)}
         self.taps: dict[Key, Action] = self._hooks.enter_context(tapped(places))
@@ -84,7 +87,7 @@ class BatchSession(_Loop):
         seats: list[_Seat] = []
         for answer in answers:
             bound = self.lm.bound(answer.plan)
-            seats.append(_Seat(_SERVED, 0, answer.encoded, bound, [], answer=answer))
+            seats.append(_Seat(_SERVED, 0, answer.encoded, bound, [], told=answer.told, answer=answer))
         self.seats |= {seat.answer: seat for seat in seats}
         seats.sort(key=lambda seat: -len(seat.encoded.ids))
         for width, jobs in _by_width(seats, READING.get(self.lm.device.type, READING["cuda"])):
@@ -112,10 +115,11 @@ class BatchSession(_Loop):
 
     def clear(self) -> None:
         """Free every row and the room that long ones took."""
-        self.live, self.rows, self.seats = [], None, {}
-        self._drawn, self._seen = [], None
+        self.live, self.shadows, self.pairs = [], [], []
+        self.rows, self.seats, self._drawn = None, {}, []
+        self._seen = self._base = None
         self.taps.clear()
-        self.last = torch.zeros(0, dtype=torch.long, device=self.lm.device)
+        self.last = self.leads = torch.zeros(0, dtype=torch.long, device=self.lm.device)
         if getattr(self.slots, "columns", 0) != COLUMNS or self.slots.rows != self.capacity:
             self.slots = Slots(self.lm.n_layers, self.capacity, columns=COLUMNS)
 
@@ -136,7 +140,7 @@ class BatchSession(_Loop):
             self._weights.enter_context(swapped(self.lm, edits_of(answer.plan)))
             self.group = answer.group
 
-    def _draw(self, logits: Float[Tensor, "row vocab"], jobs: Sequence[_Job]) -> tuple[Tensor, list[float]]:
+    def _draw(self, logits: Float[Tensor, "row vocab"], jobs: Sequence[Task]) -> tuple[Tensor, list[float]]:
         answers = [_answer(job) for job in jobs]
         self._logits = logits
         tokens = _likeliest(logits)
@@ -152,16 +156,23 @@ class BatchSession(_Loop):
         self._tops = _likeliest_of(logits, total, [answer.top for answer in answers])
         return tokens, (logits.gather(-1, tokens[:, None])[:, 0] - total).tolist()
 
-    def _settle(self, first: int, tokens: list[int], logprobs: list[float]) -> Iterator[Response]:
+    def _settle(self, first: int, tokens: list[int], logprobs: list[float]) -> None:
         for index, (token, logprob, top) in enumerate(zip(tokens, logprobs, self._tops, strict=True), first):
             job = self.live[index]
             job.tokens.append(token)
             self._drawn.append((_answer(job), Drawn(token, logprob, top, token in self.lm.stops)))
-        return iter(())
 
-    def _read(self, fresh: list[_Job], width: int, taps: dict[Key, Action] | None) -> Iterator[Response]:
+    def _prompts(
+        self, told: Sequence[Encoded], jobs: Sequence[Task], first: int, width: int, taps: dict[Key, Action] | None
+    ) -> tuple[Rows, Float[Tensor, "row vocab"]]:
+        found = super()._prompts(told, jobs, first, width, taps)
+        if all(one is job.encoded for one, job in zip(told, jobs, strict=True)):
+            self._base = self._seen
+        return found
+
+    def _read(self, fresh: list[Task], width: int, taps: dict[Key, Action] | None) -> Iterator[Response]:
         yield from super()._read(fresh, width, taps)
-        seen, self._seen = self._seen, None
+        seen, self._seen, self._base = self._base, None, None
         asked = [i for i, job in enumerate(fresh) if _answer(job).place]
         if self.boundary is None or seen is None or not asked:
             return
@@ -186,16 +197,17 @@ def pruned(rows: Rows) -> Rows:
         return rows
     place = {old: new for new, old in enumerate(used)}
     which = torch.tensor([place[old] for old in rows.which.tolist()], device=rows.which.device)
-    return replace(rows, plans=tuple(rows.plans[i] for i in used), which=which, _steady=None)
+    plans = tuple(rows.plans[i] for i in used)
+    kept = {key: states for key, states in rows.kept.items() if key[0] in plans}
+    return replace(rows, plans=plans, which=which, kept=kept, seen={}, _steady=None)
 
 
 def keys_of(lm: LM, plans: Iterable[Plan]) -> set[Key]:
-    """Return every place that plans edit or read a gate at."""
-    bound = [lm.bound(plan) for plan in plans]
-    return {key for one in bound for key in (*one.parts, *one.probes)}
+    """Return every place where plans read or edit."""
+    return {key for plan in plans for key in lm.bound(plan).places}
 
 
-def _answer(job: _Job) -> Answer:
+def _answer(job: Task) -> Answer:
     if not isinstance(job, _Seat):  # cannot happen: `join` makes every row
         raise TypeError("a row without an answer")
     return job.answer

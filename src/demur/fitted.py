@@ -1,0 +1,29 @@
+"""How an intervention came about: method and settings, in a file of its folder.
+
+What a method gives is a plain intervention that no longer knows its method; the file does, and says of a method that
+is for comparison only why what it gave is measured and compared, and not exported.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from demur import registry
+from demur.files import read_json, write_json
+from demur.settings import PartSpec
+from demur.types import to_json
+
+FILE = "fit.json"
+
+
+def write(intervention: Path, method: PartSpec) -> None:
+    """Write into the folder of an intervention which method gave it."""
+    reason = registry.comparison_only("methods", method.name)
+    how = {"method": method.name, "settings": to_json(method.settings), "comparison_only": reason}
+    write_json(intervention / FILE, how)
+
+
+def comparison_only(intervention: Path) -> str:
+    """Return why what is in a folder may only be measured and compared; "" where it may be exported, too."""
+    how = intervention / FILE
+    return str(read_json(how).get("comparison_only") or "") if how.is_file() else ""
