@@ -228,7 +228,8 @@ class Engine:
 
     def _fitting(self, waiting: Sequence[Answer]) -> list[Answer]:
         """Return the first answers whose rows are free; one that runs alone may take more than there are."""
-        free, found = self.limits.rows - sum(answer.rows for answer in self.live), list[Answer]()
+        free = self.limits.rows - sum(answer.rows for answer in self.live)
+        found: list[Answer] = []
         for answer in waiting:
             if answer.rows > free and (found or self.live):
                 break
