@@ -60,8 +60,8 @@ def confidences(
 ) -> dict[str, float | None]:
     """Return the refusal confidence of every prompt, by id; None where no answer could be judged.
 
-    Judges see the final answer alone, without thinking. The log-probability is that of all tokens written, thinking
-    included, which a model that thinks has more of.
+    Judges see the final answer alone, without thinking; an answer cut short is not judged. The log-probability is
+    that of all tokens written, thinking included.
     """
     sampling = Sampling(
         samples=how.samples,

@@ -99,6 +99,14 @@ def build(name: str, *, layers: int = 2) -> Any:
 
 
 @functools.cache
+def brief(name: str = "llama") -> LM:
+    """A model of the family whose answers soon end, since every second token ends them."""
+    made = LM(build(name), tokenizer(), ModelRef(id=f"brief-{name}", dtype="float32"))
+    made.__dict__["stops"] = frozenset(range(0, VOCABULARY, 2))
+    return made
+
+
+@functools.cache
 def lm(name: str = "llama", template: str = "system") -> LM:
     """A model of the family, ready to use; shared between tests, which must leave it as it was."""
     return LM(build(name), tokenizer(template), ModelRef(id=f"tiny-{name}", dtype="float32"))
