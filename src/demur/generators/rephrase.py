@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from demur import judges as judging
@@ -35,7 +35,7 @@ class Rephrase:
     """What answers."""
     writer: Generator | None = None
     """What words requests anew; by default the generator itself."""
-    judge: Judge = Keyword()
+    judge: Judge = field(default_factory=Keyword)
     """What says that an answer, or a rewording, is a refusal; it must answer `refusal`."""
     always: bool = False
     """Word every request anew, without asking it as it is first."""
