@@ -149,7 +149,7 @@ def test_the_mix_is_the_whitened_regression_within_the_span_of_the_categories() 
     np.testing.assert_allclose(inside, whitened, atol=1e-6 * np.abs(whitened).max())
     unit = whitened / np.linalg.norm(whitened)
     gap = (refused.numpy().mean(0) - answered.numpy().mean(0)) @ inverse @ unit
-    np.testing.assert_allclose(v.numpy(), gap * root @ unit, rtol=1e-6)
+    np.testing.assert_allclose(v.numpy(), gap * root @ unit, atol=1e-9)
     assert float(v[0]) > 1
     assert float(v[1]) > 1
     assert float(torch.linalg.norm(v[2:])) < 1

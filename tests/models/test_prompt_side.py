@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from demur.errors import ConfigError, DataError, NotFound
+from demur.generators.fake import Fake
 from demur.generators.ignore_words import IgnoreWords as Asking
 from demur.interventions import load
 from demur.interventions.wrapped import Wrapped
@@ -53,7 +54,7 @@ def test_the_words_are_those_without_which_the_refusal_ends(monkeypatch) -> None
     monkeypatch.setattr(ignore_words, "Screen", Blunt)
     made = ignore_words.IgnoreWords(most=(5,)).fit(families.lm("llama"), data())
     assert made.settings == {"words": ["kill", "shoot"]}
-    wrapper = made.around(Blunt)
+    wrapper = made.around(Fake())
     assert isinstance(wrapper, Asking)
     with pytest.raises(DataError, match="no word's removal ends the refusal of 3"):
         ignore_words.IgnoreWords(least=3).fit(families.lm("llama"), data())
