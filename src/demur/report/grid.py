@@ -46,7 +46,8 @@ def write_grid(folder: Path) -> Path:
     Raises:
         DataError: where the folder holds no grid.json, or a cell no run.
     """
-    rows = [_row(cell) for cell in read_json(folder / "grid.json")["cells"]]
+    cells = read_json(folder / "grid.json")["cells"]
+    rows = [_row(cell, varied) for cell, varied in zip(cells, _varied(cells), strict=True)]
     lines = ["# Grid", "", *_table(rows), "", *_seeds(rows), *_notes(rows)]
     path = folder / "report.md"
     write_text(path, "\n".join([*lines, ""]))
@@ -54,12 +55,26 @@ def write_grid(folder: Path) -> Path:
     return path
 
 
-def _row(cell: dict[str, Any]) -> Row:
+def _varied(cells: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
+    """Return the settings of each cell that differ between cells, those of a part under `part.setting`."""
+    flat: list[dict[str, str]] = []
+    for cell in cells:
+        found: dict[str, str] = {}
+        for key, value in cell["settings"].items():
+            inner = value.items() if isinstance(value, dict) else ()
+            found |= {f"{key}.{name}": str(one) for name, one in inner} or {key: str(value)}
+        flat.append(found)
+    names = list(dict.fromkeys(key for found in flat for key in found))
+    differ = [key for key in names if len({found.get(key) for found in flat}) > 1]
+    return [{key: found.get(key, "") for key in differ} for found in flat]
+
+
+def _row(cell: dict[str, Any], settings: dict[str, str]) -> Row:
     freed = build(Path(cell["folder"])).freed_correct
     rates = {title: _both(cell, name, cut, where) for name, cut, where, title in COLUMNS}
     held = _metric(cell["before"], "held_rate", "all", "")
     return Row(
-        settings={key: str(value) for key, value in cell["settings"].items()},
+        settings=settings,
         rates={title: both for title, both in {**rates, FREED: (None, freed)}.items() if any(both)},
         floor=_verdict(cell["floor"]),
         chosen=cell["choice"] or "base model",
