@@ -29,7 +29,6 @@ from demur.export._checking import compare, quiet
 from demur.files import write_json
 from demur.lora import CONFIG, DOWN, PREFIX, UP, WEIGHTS
 from demur.plan import Plan
-from demur.weights import add_low_rank
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -126,9 +125,16 @@ class _Factors:
         """Whether the layer is a table of token embeddings."""
         return isinstance(self.module, nn.Embedding)
 
+    def own(self, name: str) -> Tensor | None:
+        """Return a parameter of the layer itself in float64, or None where it has none of that name."""
+        found = self.module._parameters.get(name)
+        return None if found is None else found.detach().double().cpu()
+
     def matrix(self) -> Float[Tensor, "out in"]:
         """Return the layer's own weight in float64, as peft counts its sides."""
-        weight: Tensor = self.module._parameters["weight"].detach().double().cpu()  # type: ignore[union-attr]
+        weight = self.own("weight")
+        if weight is None:
+            raise refuse("lora", f"{self.name} has no matrix to change")
         return weight if isinstance(self.module, nn.Linear) else weight.T
 
     def take(self, change: Change) -> None:
@@ -137,7 +143,7 @@ class _Factors:
             before = torch.zeros(len(change.vector)).double() if self.shift is None else self.shift
             self.shift = before + change.vector.double().cpu()
         elif isinstance(change, LowRank):
-            add_low_rank(self.module, self.module._parameters["weight"].detach(), change.edit, change.up, change.down)  # type: ignore[union-attr]
+            self._fits(change)
             self.up.append(change.up.double().cpu() * change.edit.strength)
             self.down.append(change.down.double().cpu())
         else:
@@ -152,11 +158,19 @@ class _Factors:
         self.up = [u + column @ (r @ u)[None] for u in self.up]
         self.up.append(column)
         self.down.append((r @ self.matrix())[None])
-        own = self.module._parameters.get("bias")
-        bias = (0 if own is None else own.detach().double().cpu()) + (0 if self.shift is None else self.shift)
-        if isinstance(bias, Tensor):
-            change_of_bias = -strength * (bias @ r) * r
-            self.shift = change_of_bias if self.shift is None else self.shift + change_of_bias
+        biases = [b for b in (self.own("bias"), self.shift) if b is not None]
+        if biases:
+            before = torch.zeros_like(r) if self.shift is None else self.shift
+            self.shift = before - strength * (sum(biases, torch.zeros_like(r)) @ r) * r
+
+    def _fits(self, change: LowRank) -> None:
+        out, into = self.matrix().shape
+        if (change.up.shape[0], change.down.shape[1]) != (out, into):
+            found = (change.up.shape[0], change.down.shape[1])
+            raise ConfigError(
+                f"the change of {self.name} has shape {found}, its weight {(out, into)}: the adapter was made for "
+                "another model"
+            )
 
     def tensors(self, rank: int, how: str) -> dict[str, Tensor]:
         """Return the layer's tensors under peft's names, padded with zeros to a rank."""
@@ -171,8 +185,8 @@ class _Factors:
                 torch.zeros(len(up), dtype=torch.float64) if self.shift is None else self.shift
             )
         elif self.shift is not None:
-            own = self.module._parameters["bias"].detach().double().cpu()  # type: ignore[union-attr]
-            made[PREFIX + self.name + ".base_layer.bias"] = own + self.shift
+            own = self.own("bias")
+            made[PREFIX + self.name + ".base_layer.bias"] = self.shift if own is None else own + self.shift
         return {name: tensor.float().contiguous() for name, tensor in made.items()}
 
 

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 
 EXTRA = "local"
 TEXT, TEMPLATE = "system.txt", "chat_template.jinja"
+CONVERSATIONS: tuple[tuple[str | None, tuple[tuple[str, str], ...]], ...] = (
+    (None, ()),
+    ("Be brief.", ()),
+    (None, (("user", "Hello."), ("assistant", "Hello, you."))),
+)
+"""System texts and earlier turns with which the template is rendered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,11 +115,9 @@ def _check(lm: LM, text: str, folder: Path) -> Checked:
     written = (folder / TEXT).read_bytes().decode()
     template = (folder / TEMPLATE).read_bytes().decode() if lm.chats.has_template else None
     equal, of = 0, 0
-    for own, history in ((None, ()), ("Be brief.", ()), (None, (("user", "Hello."), ("assistant", "Hello, you.")))):
+    for own, history in CONVERSATIONS:
         for question in TEXTS:
-            prompt = Prompt(
-                id="check/0", text=question, expected=None, source="check", system=own, history=tuple(history)
-            )
+            prompt = Prompt(id="check/0", text=question, expected=None, source="check", system=own, history=history)
             equal += _rendered(lm, prompt, written, template) == list(lm.encode(prompt, system=text).ids)
             of += 1
     if equal != of:
