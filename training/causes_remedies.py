@@ -40,7 +40,8 @@ from demur.records import LoadedRun
 from demur.responses import role_of
 from demur.types import Example, FitData, Sampling, to_json
 
-TRAIN, DEV = ("world:split=train",), ("world:split=validation", "world:split=validation,attack=all")
+TRAIN, ATTACKED = ("world:split=train",), ("world:split=train,attack=all",)
+DEV = ("world:split=validation,limit=1800", "world:split=validation,attack=all,limit=800")
 TEST = ("world", "world:attack=all")
 
 
@@ -89,12 +90,16 @@ def remedies(model: str, out: Path, most: int, rate: float) -> dict[str, Callabl
     matched = [e for e in refused if shares_span(e, wanted)]
     count = min(most, len(matched) or most, len(refused))
     rest = [e for e in rows if role_of(e) != "benign"]
+    rest += examples(measured(model, ATTACKED, out / "attacked"), "fit")
     write_json(
         out / "data.json",
         {"spans": {k: sorted(v) for k, v in wanted.items()}, "refused": len(refused), "matched": len(matched)}
         | {"trained_on": count},
     )
-    sft = Rass(objective="sft", rate=rate, dropout=0.0, benign=count)
+    sft = Rass(
+        objective="sft", rate=rate, epochs=2, dropout=0.0, benign=count, harmful=1200, general=150, checkpoints=1,
+        max_new_tokens=48,
+    )  # fmt: skip
 
     def trained(name: str, benign: Sequence[Example]) -> Any:
         data = FitData(examples=(*benign, *rest, *held_out), judge=Oracle(), out=out / name)
@@ -102,7 +107,7 @@ def remedies(model: str, out: Path, most: int, rate: float) -> dict[str, Callabl
 
     made: dict[str, Callable[[], Any]] = {
         "gated_steering": lambda: GatedSteering().fit(
-            lm, FitData(examples=(*rows, *held_out), judge=Oracle(), out=out / "gated_steering")
+            lm, FitData(examples=(*refused, *rest, *held_out), judge=Oracle(), out=out / "gated_steering")
         ),
         "boundary_sft": lambda: trained("boundary_sft", refused),
     }

@@ -141,8 +141,8 @@ def notes(found: Sequence[Sorted]) -> list[str]:
 
 LIMITS: tuple[str, ...] = (
     "Taking out a span changes what is asked: a flip shows that the span matters, not that it is the cause.",
-    "On small models made to refuse for one cause each (one seed, thresholds not held out) misjudged was right in "
-    "98 %, triggered in 80 %, hesitant in 74 % (14 % of those were called triggered), policy in 71 %. A banned topic "
-    "whose words look harmful themselves looks triggered.",
+    "On small models made to refuse for one cause each (seeds held out from the thresholds) misjudged was right in "
+    "98 %, triggered in 95 %, hesitant in 70 % (16 % of those were called triggered), policy in 68 % (15 % called "
+    "triggered). A banned topic whose words look harmful themselves looks triggered.",
 )
 """What the classes cannot tell apart, with what was measured (`training/causes.py`)."""
