@@ -123,7 +123,8 @@ def _ridged(gap: Tensor, answered: Tensor, weight: Tensor | None, ridge: float, 
     scale = float(spread.diagonal().mean()) if relative else 1.0
     if scale == 0:  # the answered prompts have one state: every ridge gives the plain difference
         return gap
-    return torch.linalg.solve(spread + ridge * scale * torch.eye(len(gap), dtype=torch.float64), gap)
+    solved: torch.Tensor = torch.linalg.solve(spread + ridge * scale * torch.eye(len(gap), dtype=torch.float64), gap)
+    return solved
 
 
 def _unit(vectors: Tensor) -> Tensor:

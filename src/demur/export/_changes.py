@@ -225,7 +225,7 @@ def _slot(lm: LM, site: Site, layer: int, target: str) -> nn.Module:
 
 def name_of(lm: LM, module: nn.Module) -> str:
     """Return a module's name in the model, as transformers and peft write it."""
-    return next(name for name, found in lm.module.named_modules() if found is module)
+    return str(next(name for name, found in lm.module.named_modules() if found is module))
 
 
 def refuse_quantised(lm: LM, target: str) -> None:

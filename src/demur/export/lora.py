@@ -64,7 +64,7 @@ class Lora:
         refuse_quantised(lm, "lora")
         factors, how = self._factors(lm, plan)
         rank = max(1, *(f.rank for f in factors))
-        tensors = {}
+        tensors: dict[str, torch.Tensor] = {}
         for each in factors:
             tensors |= each.tensors(rank, how)
         save_file(tensors, folder / WEIGHTS, metadata={"format": "pt", **{f"demur.{k}": v for k, v in marks.items()}})

@@ -79,7 +79,8 @@ class Merged:
         with quiet():
             model: Any = transformers.AutoModelForCausalLM.from_pretrained(
                 folder, dtype=lm.dtype, local_files_only=True
-            ).to(lm.device)
+            )
+            model.to(lm.device)
             by = f"transformers {importlib.metadata.version('transformers')}, loaded anew from the folder"
             return compare(lm, plan, by, lambda ids: model.eval()(input_ids=ids).logits[0])
 

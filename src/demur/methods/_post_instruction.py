@@ -12,6 +12,7 @@ from demur.directions import Direction
 from demur.errors import ConfigError, DataError
 from demur.files import fingerprint
 from demur.methods._trials import some
+from demur.plan import Point
 from demur.residuals import capture, stream
 from demur.types import ATTACK, Example, FitData, Kind, Prompt
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from demur.lm import LM
     from demur.readout import Openers
 
-POINT = "resid_pre"
+POINT: Point = "resid_pre"
 LAST_SHARE = 0.2
 """Share of the deepest layers that give no candidate."""
 
@@ -49,9 +50,9 @@ class Sets:
                 if len(rows) < 2:
                     raise DataError(f"{len(rows)} examples of {kind}/{split}/{label} are not attacked; 2 are needed")
                 drawn[split][kind] = some(rows, most, seed)
-        rows = [[e.prompt.id, e.prompt.text, e.split] for split in drawn.values() for g in split.values() for e in g]
+        used = [[e.prompt.id, e.prompt.text, e.split] for split in drawn.values() for g in split.values() for e in g]
         train, validation = ({k: [e.prompt for e in v] for k, v in drawn[s].items()} for s in ("fit", "dev"))
-        return cls(train=train, validation=validation, sha=fingerprint(rows))
+        return cls(train=train, validation=validation, sha=fingerprint(used))
 
 
 def _altered(prompt: Prompt) -> bool:

@@ -136,7 +136,8 @@ def null_space(states: Float[Tensor, "prompt d_model"], share: float) -> Float[T
     """
     wide = states.double()
     _, vectors = torch.linalg.eigh(wide.T @ wide)  # by rising eigenvalue
-    return vectors[:, : max(1, round(share * wide.shape[1]))]
+    kept: torch.Tensor = vectors[:, : max(1, round(share * wide.shape[1]))]
+    return kept
 
 
 def null_space_reader(
@@ -150,4 +151,5 @@ def null_space_reader(
     q = null_space(kept, share)
     z = moved.double() @ q
     gram = z.T @ z + ridge * torch.eye(q.shape[1], dtype=torch.float64)
-    return (q @ torch.linalg.solve(gram, z.sum(0))).float()
+    solved: torch.Tensor = q @ torch.linalg.solve(gram, z.sum(0))
+    return solved.float()

@@ -136,7 +136,8 @@ def condition(
     centred = torch.cat([harmful, benign]).double() - middle
     axis = torch.linalg.svd(centred, full_matrices=False)[2][0]
     towards = (harmful.double().mean(0) - benign.double().mean(0)) @ axis
-    return (axis if towards >= 0 else -axis).float()
+    signed: torch.Tensor = axis if towards >= 0 else -axis
+    return signed.float()
 
 
 def best_f1(

@@ -86,7 +86,7 @@ def serve(setup: Setup, *, tell: Progress, announce: Callable[[str, Menu], None]
         tell("load", 0, 1)
         lm = Local(model=setup.model).lm()
         tell("load", 1, 1)
-        placed = scorer(setup.model, setup.fit, setup.out / "boundary", tell) if setup.fit else None
+        placed = scorer(setup.model, setup.fit, setup.out / "boundary", tell)[0] if setup.fit else None
         service = service_of(lm, menu_of(lm, setup.interventions, setup.name), setup.limits, placed)
         address = f"http://{_shown(setup.host)}:{found.getsockname()[1]}"
         server = server_of(service, keys=keys, hosts=LOOPBACK if is_loopback(setup.host) else ())
