@@ -243,6 +243,7 @@ def test_a_saved_intervention_comes_back_equal(kind: str, tmp_path: Path) -> Non
 def test_every_registered_intervention_is_covered_here() -> None:
     covered = {kind.partition("_")[0] for kind in KINDS}
     covered |= {"instruct", "contrastive", "wrapped"}  # their own: test_contrastive.py, test_prompt_side.py
+    covered |= {"reposition", "signed_steer"}  # their own: test_refusal_methods.py
     assert set(registry.names("interventions")) == covered
 
 
