@@ -16,11 +16,23 @@ from demur.types import to_json
 FILE = "fit.json"
 
 
-def write(intervention: Path, method: PartSpec) -> None:
-    """Write into the folder of an intervention which method gave it."""
+def write(intervention: Path, method: PartSpec, cpu_seconds: float | None = None) -> None:
+    """Write into the folder of an intervention which method gave it.
+
+    Args:
+        intervention: its folder.
+        method: name and settings.
+        cpu_seconds: what fitting cost, on all threads; the answers that it was fitted on are not counted.
+    """
     reason = registry.comparison_only("methods", method.name)
     how = {"method": method.name, "settings": to_json(method.settings), "comparison_only": reason}
-    write_json(intervention / FILE, how)
+    write_json(intervention / FILE, {**how, "cpu_seconds": cpu_seconds})
+
+
+def cpu_seconds(intervention: Path) -> float | None:
+    """Return what fitting cost; None where that is not recorded."""
+    how = intervention / FILE
+    return read_json(how).get("cpu_seconds") if how.is_file() else None
 
 
 def comparison_only(intervention: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -75,10 +76,11 @@ def fit_method(
         if rank == 0:
             leaks.check(parts, out)
             (out / CHOICE).unlink(missing_ok=True)
+        started = time.process_time()
         given = made.fit(lm, FitData(examples=tuple(rows), judge=_judge(judges, rows), out=out))
         if rank == 0:
             given.save(out / "intervention")
-            fitted.write(out / "intervention", method)
+            fitted.write(out / "intervention", method, time.process_time() - started)
     return out / "intervention", given.describe()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from typing import TYPE_CHECKING, Any, cast
 
 from demur import fitted
@@ -39,8 +40,9 @@ def choose_named(job: Job) -> tuple[str | None, str]:
     saved = job.out / name / "intervention"
     if not (saved / "intervention.json").is_file():
         job.tell(f"fit {part.name}", 0, 1)
+        started = time.process_time()
         cast(Any, build("methods", part)).fit(job.lm, data).save(saved)
-        fitted.write(saved, part)
+        fitted.write(saved, part, time.process_time() - started)
         job.tell(f"fit {part.name}", 1, 1)
     intervention = load_intervention(saved)
     trial = job.measured(f"{name}/run", settings.validation, intervention, known=dev)
@@ -55,7 +57,7 @@ def choose_named(job: Job) -> tuple[str | None, str]:
     choice = str(part) if kept else None
     if kept:
         intervention.save(job.out / "intervention")
-        fitted.write(job.out / "intervention", part)
+        fitted.write(job.out / "intervention", part, fitted.cpu_seconds(saved))
     row: dict[str, Any] = {"id": str(part), "kind": part.name, "layer": part.settings.get("layer"), "screen": None}
     row |= {"judged": job.judged_rates(trial), "floor": {"passed": floor.passed, "text": floor.verdict}}
     write_json(job.out / "select.json", {"choice": choice, "reason": reason, **job.validation(dev), "trials": [row]})

@@ -55,9 +55,14 @@ class Price:
 
 
 def kl(base: Float[torch.Tensor, "... vocab"], other: Float[torch.Tensor, "... vocab"]) -> Float[torch.Tensor, ...]:
-    """Return KL(base || other) from raw logits, in float64 and nats."""
-    p, q = base.double().log_softmax(-1), other.double().log_softmax(-1)
-    return (p.exp() * (p - q)).sum(-1).clamp(min=0)
+    """Return KL(base || other) from raw logits, in float64 and nats.
+
+    Tokens that `other` forbids (logit -inf, as by the plausibility constraint of contrastive decoding) are left out
+    of both: cutting unlikely tokens off is what sampling by top-p does as well, and would make every price infinite.
+    """
+    allowed = other > -torch.inf
+    p, q = base.double().masked_fill(~allowed, -torch.inf).log_softmax(-1), other.double().log_softmax(-1)
+    return torch.where(allowed, p.exp() * (p - q), 0.0).sum(-1).clamp(min=0)
 
 
 def price(lm: LM, prompts: Sequence[Prompt], responses: Sequence[Response], what: Plan | Intervention) -> Price:

@@ -59,3 +59,10 @@ def test_groups_are_resampled_together() -> None:
     assert alone.low < 2.0
     assert curve([[1.0]], ["a"])[0].low is None
     assert curve([], []) == ()
+
+
+def test_forbidden_tokens_do_not_make_the_price_infinite() -> None:
+    base, other = torch.tensor([5.0, 3.0, 2.0]).log(), torch.tensor([1.0, 1.0, -torch.inf])
+    left = torch.tensor([0.625, 0.375], dtype=torch.float64)
+    assert kl(base, other).item() == pytest.approx(float((left * (left / 0.5).log()).sum()), rel=1e-6)
+    assert kl(base, base).item() == 0.0

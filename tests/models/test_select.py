@@ -175,6 +175,8 @@ def test_a_named_method_is_fitted_and_tested_only_where_it_may_be(tmp_path):
     assert f"→ {100 * answered.value:.1f} % [" in page
     assert "missed: harmful" in page
     assert "0 of 2" in page
+    assert "| price (nats per token) | fit (CPU s) |" in page
+    assert (tmp_path / "plane.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_a_method_with_a_seed_takes_the_recipes_unless_it_has_its_own():

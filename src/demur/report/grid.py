@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from demur import fitted
 from demur.files import read_json, write_json, write_text
+from demur.report import plane
 from demur.report.build import build
 from demur.report.data import Rate
 
@@ -23,6 +25,8 @@ COLUMNS = (
 )
 """Metric, slice, what the benchmark's name holds beside the first's, and the title."""
 FREED = "freed right"
+COSTS = {"price_kl": "price (nats per token)", "cpu_seconds": "fit (CPU s)"}
+PLANE = "plane.png"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +36,8 @@ class Row:
     settings: dict[str, str]
     rates: dict[str, tuple[Rate | None, Rate | None]]
     """Before and after, by title; what is known of the answers that were freed stands under `FREED`, after alone."""
+    costs: dict[str, float]
+    """By title: what is known of the price and of the time to fit."""
     floor: str
     chosen: str
     why: str
@@ -49,6 +55,8 @@ def write_grid(folder: Path) -> Path:
     cells = read_json(folder / "grid.json")["cells"]
     rows = [_row(cell, varied) for cell, varied in zip(cells, _varied(cells), strict=True)]
     lines = ["# Grid", "", *_table(rows), "", *_seeds(rows), *_notes(rows)]
+    if _draw(folder / PLANE, rows):
+        lines += ["", f"![both errors of every row, before and after]({PLANE})"]
     path = folder / "report.md"
     write_text(path, "\n".join([*lines, ""]))
     write_json(folder / "table.json", [_json(row) for row in rows])
@@ -76,6 +84,7 @@ def _row(cell: dict[str, Any], settings: dict[str, str]) -> Row:
     return Row(
         settings=settings,
         rates={title: both for title, both in {**rates, FREED: (None, freed)}.items() if any(both)},
+        costs=_costs(Path(cell["folder"])),
         floor=_verdict(cell["floor"]),
         chosen=cell["choice"] or "base model",
         why=cell["reason"],
@@ -86,11 +95,13 @@ def _row(cell: dict[str, Any], settings: dict[str, str]) -> Row:
 def _table(rows: Sequence[Row]) -> list[str]:
     titles = [title for title in [*(c[3] for c in COLUMNS), FREED] if any(title in row.rates for row in rows)]
     settings = list(dict.fromkeys(key for row in rows for key in row.settings))
-    head = [*settings, *titles, "safety floor (test)", "harmful n (groups)"]
+    costs = [title for title in COSTS.values() if any(title in row.costs for row in rows)]
+    head = [*settings, *titles, *costs, "safety floor (test)", "harmful n (groups)"]
     made = [_line(head), _line(["---"] * len(head))]
     for row in rows:
         rates = [" → ".join(_said(side) for side in row.rates.get(title, ()) if side) or "no data" for title in titles]
-        made.append(_line([*(row.settings.get(key, "") for key in settings), *rates, row.floor, row.size]))
+        spent = [f"{row.costs[title]:.2g}" if title in row.costs else "" for title in costs]
+        made.append(_line([*(row.settings.get(key, "") for key in settings), *rates, *spent, row.floor, row.size]))
     return made
 
 
@@ -118,6 +129,25 @@ def _seeds(rows: Sequence[Row]) -> list[str]:
 def _notes(rows: Sequence[Row]) -> list[str]:
     """Return what was chosen in each cell and why."""
     return ["What was tested, and why:", "", *(f"- {row.chosen}: {row.why}" for row in rows)]
+
+
+def _costs(folder: Path) -> dict[str, float]:
+    priced = read_json(folder / "price.json") if (folder / "price.json").is_file() else {}
+    known = {"price_kl": priced.get("price_kl"), "cpu_seconds": fitted.cpu_seconds(folder / "intervention")}
+    return {COSTS[name]: value for name, value in known.items() if value is not None}
+
+
+def _draw(path: Path, rows: Sequence[Row]) -> bool:
+    """Draw both errors of the untouched model and of every row that was tested; return whether there was anything."""
+    pairs = [
+        (row, row.rates.get(COLUMNS[0][3], (None, None)), row.rates.get(COLUMNS[1][3], (None, None))) for row in rows
+    ]
+    before = next(((a, h) for _, (a, _), (h, _) in pairs if a and h), None)
+    after = [(", ".join(row.settings.values()), a, h, row.floor == "kept") for row, (_, a), (_, h) in pairs if a and h]
+    if before is None or not after:
+        return False
+    plane.on_cells(path, before, after)
+    return True
 
 
 def _both(cell: dict[str, Any], name: str, cut: str, where: str) -> tuple[Rate | None, Rate | None]:
@@ -169,4 +199,6 @@ def _json(row: Row) -> dict[str, Any]:
                 for side in both]
         for title, both in row.rates.items()
     }  # fmt: skip
-    return {"settings": row.settings, "floor": row.floor, "chosen": row.chosen, "why": row.why, "rates": rates}
+    return {"settings": row.settings, "floor": row.floor, "chosen": row.chosen, "why": row.why, "rates": rates,
+        "costs": row.costs,
+    }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from demur.report import drawing
@@ -75,6 +76,27 @@ def on_validation(data: ReportData) -> Picture | None:
     return Picture(
         name="plane-validation", title=f"Every trial, on the {sweep.split} prompts", svg=picture, caption=caption
     )
+
+
+def on_cells(path: Path, before: Pair, after: Sequence[tuple[str, Rate, Rate, bool]]) -> None:
+    """Write a PNG of the untouched model and of many cells, each by its name; hollow marks miss the floor on test.
+
+    Args:
+        path: the file.
+        before: answered and held rate of the untouched model.
+        after: name, answered, held, whether the floor was kept.
+    """
+    with drawing.canvas(4.2) as (figure, axes):
+        figure.set_size_inches(8, 5)
+        _box(axes, before, BLACK, "untouched model", marker="o")
+        for name, answered, held, kept in after:
+            point = _point((answered, held))
+            axes.plot(*point, marker="D", color=BLUE, fillstyle="full" if kept else "none", linestyle="none")
+            axes.annotate(name, point, xytext=(5, 4), textcoords="offset points", fontsize=8, color=INK)
+        _limits(axes, [before, *((answered, held) for _, answered, held, _ in after)], floor=_floor_line(before, None))
+        _draw_floor(axes, _floor_line(before, None))
+        _finish(figure, axes, X_LABEL)
+        figure.savefig(path, dpi=150, facecolor="white")
 
 
 def _measured(board: Board | None, *, after: bool) -> Pair | None:
