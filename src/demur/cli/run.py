@@ -20,6 +20,8 @@ from demur.cli._console import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from demur.checks import Validation
     from demur.pipeline import Outcome
     from demur.types import Metric
@@ -47,11 +49,33 @@ def register(app: typer.Typer) -> None:
             outcomes = run_recipe(loaded, folder, overwrite=overwrite, progress=tell)
         if as_json:
             emit_json([o.record() for o in outcomes])
+        elif loaded.grid:
+            _show_grid(outcomes, folder)
         else:
-            for outcome in outcomes:
-                _show(outcome)
+            _show(outcomes[0])
         if not all(o.passed for o in outcomes):
             raise typer.Exit(MISSED)
+
+
+def _show_grid(outcomes: Sequence[Outcome], folder: Path) -> None:
+    """Print one line for each cell, both axes and the floor, and where the whole table lies."""
+    rows = []
+    for outcome in outcomes:
+        sides = [side for side in (outcome.before, outcome.after) if side]
+        attacked = next((m.benchmark for m in outcome.before if "attack" in m.benchmark), "")
+        wanted = [("answered_rate", "kind=borderline", ""), ("held_rate", "all", ""), ("held_rate", "all", attacked)]
+        rates = [
+            " → ".join(
+                "no data" if m is None or m.value is None else f"{100 * m.value:.1f} %"
+                for m in (_find(side, where or side[0].benchmark, name, kind) for side in sides)
+            )
+            for name, kind, where in (wanted if attacked else wanted[:2])
+        ]
+        floor = "nothing was tested" if outcome.floor is None else "kept" if outcome.passed else "missed"
+        rows.append([outcome.folder.name, *rates, floor])
+    rates = ["borderline answered", "harmful held", "attacked held"][: len(rows[0]) - 2]
+    table("the grid, on the test split", ("cell", *rates, "floor"), rows, right=range(1, len(rates) + 1))
+    console().print(f"with intervals, costs and what was chosen: {folder / 'report.md'}", highlight=False)
 
 
 def _show(outcome: Outcome) -> None:
