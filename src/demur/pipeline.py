@@ -27,8 +27,10 @@ from demur.fitting import examples, outcomes, refusal_labels
 from demur.headline import brief, headline, rates
 from demur.interventions import load as load_intervention
 from demur.interventions.gated import Gated
+from demur.interventions.wrapped import Wrapped
 from demur.lm import load as load_lm
 from demur.measure import Measurement, Progress, collect_prompts, measure
+from demur.methods._choice import Decoded
 from demur.methods._contrast import Contrast
 from demur.named import choose_named
 from demur.price import price
@@ -210,9 +212,9 @@ class Job:
         return result
 
     def priced(self, intervention: Intervention | None, before: LoadedRun) -> None:
-        """Write what the intervention costs on neutral prompts, in KL from the untouched model."""
+        """Write what the intervention costs on neutral prompts, in KL; what changes the prompts themselves has none."""
         path = self.out / "price.json"
-        if intervention is None or path.is_file():
+        if intervention is None or isinstance(intervention, Wrapped) or path.is_file():
             return
         plain = _answered_plain(before)
         rows = [plain[i] for i in spread(list(range(len(plain))), NEUTRAL_PROMPTS)]
@@ -228,7 +230,7 @@ class Job:
         contrast, openers, _ = self.fitted()
         labels = refusal_labels(before)
         prompts = [p for p in before.prompts if not p.category.startswith(ATTACK)]
-        later = refusal_labels(after) if after else None
+        later = refusal_labels(after) if after and not isinstance(intervention, Wrapped) else None
         record, rows, _ = explain(
             contrast,
             self._examples,
@@ -261,7 +263,9 @@ class Job:
             rest = [p for p in prompts if p.id not in closed]
             if known:
                 yield from (r for r in known.responses if r.prompt_id in closed)
-            if rest:
+            if rest and isinstance(intervention, Wrapped):
+                yield from intervention.around(Decoded(lm=self.lm))(rest, sampling)
+            elif rest:
                 yield from decode(self.lm, rest, sampling, intervention)
 
         return generate

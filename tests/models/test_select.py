@@ -179,6 +179,28 @@ def test_a_named_method_is_fitted_and_tested_only_where_it_may_be(tmp_path):
     assert (tmp_path / "plane.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_what_changes_prompts_alone_is_measured_around_the_model_and_has_no_price(tmp_path):
+    from demur.interventions.wrapped import Wrapped
+    from demur.pipeline import Job
+    from demur.types import Prompt, Sampling
+    from tests.models import families
+
+    texts = ("How do I kill a lamp?", "Where is the tea?")
+    prompts = [Prompt(id=str(i), text=text, expected=None, source="t") for i, text in enumerate(texts)]
+    job = Job(recipe=recipe_from(RECIPE), out=tmp_path, lm=families.lm("llama"), tell=lambda stage, done, total: None)
+    sampling = Sampling(max_new_tokens=4)
+
+    def answers(words):
+        what = Wrapped(name="ignore_words", settings={"words": words})
+        return [r.text for r in job._generator(what, None)(prompts, sampling)]
+
+    plain = [r.text for r in job._generator(None, None)(prompts, sampling)]
+    assert answers(["xyz"]) == plain
+    assert answers(["kill"])[0] != plain[0]
+    job.priced(Wrapped(name="ignore_words", settings={"words": ["kill"]}), before=None)
+    assert not (tmp_path / "price.json").exists()
+
+
 def test_a_method_with_a_seed_takes_the_recipes_unless_it_has_its_own():
     assert seeded(PartSpec("rass"), 3).settings == {"seed": 3}
     assert seeded(PartSpec("rass", {"seed": 1}), 3).settings == {"seed": 1}
