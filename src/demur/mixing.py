@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -98,7 +98,8 @@ class Logits:
         self, base: Float[Tensor, "row vocab"], other: Float[Tensor, "row vocab"]
     ) -> Float[Tensor, "row vocab"]:
         """Return the mixed logits, -inf for tokens that are not plausible."""
-        a, b = self.mix
+        a: Any = self.mix[0]
+        b: Any = self.mix[1]
         if self.agreed is not None and self.agreed != self.mix:
             agree = self.agree(base, other)[:, None]
             a, b = (torch.where(agree, one, two) for one, two in zip(self.agreed, self.mix, strict=True))
