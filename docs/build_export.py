@@ -17,6 +17,10 @@ from typing import Any
 PAGE = Path(__file__).resolve().with_name("export.md")
 sys.path[:0] = [str(PAGE.parents[1]), str(PAGE.parents[1] / "src")]
 
+from tests.models import test_methods
+from tests.models.families import FAMILIES, lm
+from tests.models.test_interventions import abliterate, adapter, direction
+
 from demur import registry
 from demur.errors import ConfigError, ModelError
 from demur.interventions.ablate import Ablate
@@ -24,9 +28,6 @@ from demur.interventions.steer import Steer
 from demur.interventions.wrapped import Wrapped
 from demur.plan import Plan
 from demur.settings import PartSpec, build
-from tests.models import test_methods
-from tests.models.families import FAMILIES, lm
-from tests.models.test_interventions import abliterate, adapter, direction
 
 START, END = "<!-- {}: made by docs/build_export.py -->", "<!-- end of {} -->"
 KINDS = {
