@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import random
 from collections.abc import Callable, Sequence
@@ -109,24 +110,37 @@ PLANS: dict[str, Callable[[LM], Plan]] = {
 }
 
 
+OTHER = one(site(layers=(0,)), draw(32, seed=4))
+UNTOUCHED = Plan()
+
+
+def uncached(model: LM, prompt: Sequence[int], plan: Plan) -> Tensor:
+    return alone(model, (*prompt, *ANSWER), plan, len(prompt))[len(prompt) - 1 : len(prompt) + len(ANSWER) - 1]
+
+
+@functools.cache
+def known(family: str, prompt: int, other: bool) -> tuple[Tensor, Tensor]:
+    """Logits without the plan under test, uncached and as a single row."""
+    model, plan = lm(family), OTHER if other else UNTOUCHED
+    return uncached(model, PROMPTS[prompt], plan), stepwise(model, [PROMPTS[prompt]], [plan])[0]
+
+
 @pytest.mark.parametrize("name", PLANS)
 @pytest.mark.parametrize("family", EIGHT)
 def test_cached_is_uncached_batched_is_single_and_two_plans_are_each_alone(family: str, name: str) -> None:
     model = lm(family)
-    plan, other = PLANS[name](model), one(site(layers=(0,)), draw(32, seed=4))
-    plans = [plan, Plan(), plan, other, plan]
-    some = [PROMPTS[0], PROMPTS[1], PROMPTS[2], PROMPTS[0], PROMPTS[1]]
-    together = stepwise(model, some, plans)
+    plan, some = PLANS[name](model), (0, 1, 2, 0, 1)
+    plans = [plan, UNTOUCHED, plan, OTHER, plan]
+    together = stepwise(model, [PROMPTS[i] for i in some], plans)
     acted = False
-    for row, prompt, own in zip(together, some, plans, strict=True):
-        if own is plan and name == "last":
-            whole = None  # what was given ends before the answer, which a pass over both cannot know
-        else:
-            whole = alone(model, (*prompt, *ANSWER), own, len(prompt))[len(prompt) - 1 : len(prompt) + len(ANSWER) - 1]
-            assert close(row, whole)
-        single = stepwise(model, [prompt], [own])[0]
-        assert close(row, single)
-        acted = acted or (own is plan and moved(row, stepwise(model, [prompt], [Plan()])[0]))
+    for row, i, own in zip(together, some, plans, strict=True):
+        if own is not plan:
+            assert all(close(row, expected) for expected in known(family, i, own is OTHER))
+            continue
+        if name != "last":  # what was given ends before the answer, which a pass over both cannot know
+            assert close(row, uncached(model, PROMPTS[i], plan))
+        assert close(row, stepwise(model, [PROMPTS[i]], [plan])[0])
+        acted = acted or moved(row, known(family, i, False)[1])
     assert acted
 
 
