@@ -152,7 +152,8 @@ def needs_flag(record: FloorRecord) -> str:
     what = "the safety floor is missed" if record.state == "missed" else "the safety floor was not measured"
     return (
         f"{what}: {record.reason.rstrip('.')}. Measure it on real harmful prompts with `demur verify MODEL MODEL "
-        f"--with-b INTERVENTION`, or export it all the same with --below-floor; its card then says {record.words!r}"
+        "--with-b INTERVENTION` and name its folder with --floor, or export it all the same with --below-floor; its "
+        f"card then says {record.words!r}"
     )
 
 

@@ -65,8 +65,7 @@ def find(intervention: Path, fingerprint: str, model: ModelRef, named: Path | No
     folder = named if named is not None else intervention.absolute().parent
     runs = [folder / name for name in FOLDERS]
     if not all(RunFolder(run).exists() for run in runs):
-        said = f"{folder} holds no runs `before` and `after`"
-        return FloorRecord(state="not measured", reason=f"{said}; name the folder of a `demur verify` with --floor")
+        return FloorRecord(state="not measured", reason=f"{folder} holds no runs `before` and `after`")
     try:
         before, after = (RunFolder.load(run) for run in runs)
         why = _unfit(before, after, fingerprint, model)

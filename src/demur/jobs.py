@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from demur import fitted, leaks
 from demur.assemble import measurement, spec
@@ -21,6 +21,7 @@ from demur.measure import Progress, measure
 from demur.methods._choice import FILE as CHOICE
 from demur.methods._contrast import check_layers
 from demur.records import LoadedRun
+from demur.registry import reads
 from demur.settings import PartSpec, build
 from demur.types import DEFAULT_JUDGE, Example, FitData, Judge, Sampling
 
@@ -41,7 +42,8 @@ def fit_method(
     Args:
         method: the method's name and settings.
         model: what to load.
-        data: a JSONL file of `Example` rows; without it the model answers `fit` and `dev`, and is judged.
+        data: a JSONL file of `Example` rows; without it the model answers `fit` and `dev`, and is judged, as far as the
+            method looks at them (`registry.reads`).
         fit: benchmarks of the fit split.
         dev: benchmarks of the dev split.
         judges: judges of the answers; none means the cards' own.
@@ -60,7 +62,7 @@ def fit_method(
     """
     made = build("methods", method)
     rank, count = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    if count > 1 and data is None:
+    if count > 1 and data is None and reads(method.name, method.settings):
         raise ConfigError("several processes can only fit on --data: measure first, then fit on the examples")
     lm = _load(model)
     if hasattr(made, "layer"):
@@ -70,8 +72,11 @@ def fit_method(
         if data is not None:
             rows = read_rows(data, Example)
         else:
-            rows += examples(_answered(model, fit, judges, out / "fit", progress), "fit")
-            rows += examples(_answered(model, dev, judges, out / "dev", progress), "dev")
+            needed, named = reads(method.name, method.settings), {"fit": fit, "dev": dev}
+            splits: tuple[Literal["fit", "dev"], ...] = ("fit", "dev")
+            for split in splits:
+                if split in needed:
+                    rows += examples(_answered(model, named[split], judges, out / split, progress), split)
         parts = {split: [e.prompt for e in rows if e.split == split] for split in ("fit", "dev")}
         if rank == 0:
             leaks.check(parts, out)

@@ -12,6 +12,7 @@ from demur.assemble import build_benchmarks, build_judges
 from demur.files import fingerprint, write_json
 from demur.fitting import examples, outcomes
 from demur.interventions import load as load_intervention
+from demur.registry import reads
 from demur.select import correctness_kept
 from demur.settings import PartSpec, build
 from demur.types import FitData
@@ -30,9 +31,10 @@ def choose_named(job: Job) -> tuple[str | None, str]:
         the method's id, or None where it may not be tested, and the reason.
     """
     settings, part = job.recipe.select, seeded(cast(PartSpec, job.recipe.method), job.recipe.seed)
-    fit, dev = job.measured("fit", settings.fit), job.measured("validation", settings.validation)
+    fit = examples(job.measured("fit", settings.fit), "fit") if "fit" in reads(part.name, part.settings) else []
+    dev = job.measured("validation", settings.validation)
     data = FitData(
-        examples=(*examples(fit, "fit"), *examples(dev, "dev")),
+        examples=(*fit, *examples(dev, "dev")),
         judge=build_judges(job.recipe.judges, build_benchmarks(settings.validation))[0][1],
         out=job.out / "fitting",
     )

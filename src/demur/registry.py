@@ -13,7 +13,7 @@ import functools
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -82,6 +82,7 @@ class _Source:
     doc: str
     extra: str
     comparison_only: str
+    reads: str
     settings: tuple[Setting, ...]
     classes: tuple[str, ...]
 
@@ -116,6 +117,16 @@ def comparison_only(kind: str, name: str) -> str:
     A file says so with the constant `COMPARISON_ONLY = "reason"`, which is read without importing it.
     """
     return _read(_path(kind, name)).comparison_only
+
+
+def reads(method: str, settings: Mapping[str, object]) -> tuple[str, ...]:
+    """Return which splits of the data a method looks at: both, unless its file says less.
+
+    A file says so with the constant `READS = "nothing"`, `"dev"` or `"dev unless text"` (nothing where the setting
+    `text` is given), which is read without importing it.
+    """
+    said, _, setting = _read(_path("methods", method)).reads.partition(" unless ")
+    return () if said == "nothing" or settings.get(setting) else tuple(said.split()) or ("fit", "dev")
 
 
 def fields(kind: str, name: str) -> tuple[Setting, ...]:
@@ -236,6 +247,7 @@ def _parse(path: Path, _mtime: int) -> _Source:
         doc=doc,
         extra=_constant(tree, "EXTRA"),
         comparison_only=_constant(tree, "COMPARISON_ONLY"),
+        reads=_constant(tree, "READS"),
         settings=tuple(_settings(cls)) if cls else (),
         classes=tuple(classes),
     )

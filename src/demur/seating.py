@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
 Pairs = list[tuple[Logits, Tensor, Tensor]]
-"""For each way to mix, which rows are mixed with which branch rows."""
+"""For each way to mix, which rows are mixed with which branch rows; the same tensor where these are the same rows."""
 
 
 class Seating:
@@ -56,20 +56,15 @@ class Seating:
         self._reorder([*range(live), *range(live + moved, live + beside), *range(live, live + moved)])
         self.shadows = [*self.shadows[moved:], *self.shadows[:moved]]
 
-    def _enter(self, fresh: Sequence[Task], rows: Rows, tokens: Tensor) -> None:
-        """Take in rows that were read into the slots behind the live ones, and the tokens drawn for them."""
-        live, beside = len(self.live), len(self.shadows)
+    def _enter(self, fresh: Sequence[Task], beside: Sequence[Task], rows: Rows, tokens: Tensor) -> None:
+        """Take in rows that were read into the slots behind the live ones, then branches of some of them."""
+        live, before, count = len(self.live), len(self.shadows), len(fresh) + len(beside)
         self._join(rows, tokens)
-        if beside:
-            count = live + beside
-            self._reorder([*range(live), *range(count, count + len(fresh)), *range(live, count)])
+        if before:
+            end = live + before
+            self._reorder([*range(live), *range(end, end + count), *range(live, end)])
         self.live += fresh
-        self._pair()
-
-    def _enter_beside(self, beside: Sequence[Task], rows: Rows, tokens: Tensor) -> None:
-        """Take in branches of live rows that were read into the slots behind all others."""
-        self._join(rows, tokens)
-        self.shadows += beside
+        self.shadows = [*beside, *self.shadows]
         self._pair()
 
     def _join(self, rows: Rows, tokens: Tensor) -> None:
@@ -139,7 +134,8 @@ def pairs(beside: Sequence[Task], leads: Int[Tensor, " shadow"]) -> Pairs:
         if task.bound.plan.logits is not None:
             found.setdefault(task.bound.plan.logits, []).append(index)
     index_of = {op: torch.tensor(mine, device=leads.device) for op, mine in found.items()}
-    return [(op, leads[mine], mine) for op, mine in index_of.items()]
+    both = [(op, leads[mine], mine) for op, mine in index_of.items()]
+    return [(op, rows, rows if rows.equal(mine) else mine) for op, rows, mine in both]
 
 
 def mixed(
@@ -148,6 +144,8 @@ def mixed(
     """Return logits with those of the branches mixed in."""
     if not how:
         return base
+    if len(how) == 1 and len(base) == len(beside) and how[0][1] is how[0][2]:
+        return how[0][0].combine(base, beside)
     found = base.clone()
     for op, rows, others in how:
         found[rows] = op.combine(base[rows], beside[others])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -391,3 +392,14 @@ def test_a_template_that_renders_otherwise_is_not_let_out(tmp_path: Path, monkey
     monkeypatch.setattr("demur.export.prefix.with_text", wrong)
     with pytest.raises(ModelError, match="renders 9 of 9 conversations otherwise"):
         Prefix()(model, Instruct(text="Be kind.").plan(model), tmp_path, MARKS)
+
+
+def test_the_tables_of_the_page_are_those_that_the_code_makes() -> None:
+    path = Path(__file__).parents[2] / "docs" / "build_export.py"
+    found = importlib.util.spec_from_file_location("build_export", path)
+    assert found is not None
+    assert found.loader is not None
+    made = importlib.util.module_from_spec(found)
+    found.loader.exec_module(made)
+    text = made.PAGE.read_text(encoding="utf-8")
+    assert made.page(text) == text

@@ -80,6 +80,15 @@ def test_fit_saves_loads_and_describes_itself_equally(name, family, tmp_path):
         assert again.plan(lm).fingerprint == fitted.plan(lm).fingerprint
 
 
+@pytest.mark.parametrize("name", UNFITTED)
+def test_what_a_method_says_it_looks_at_is_all_it_needs(name):
+    lm, given, splits = families.lm("llama"), data(), registry.reads(name, settings(name))
+    part = FitData(examples=tuple(e for e in given.examples if e.split in splits))
+    method = build("methods", PartSpec(name, settings(name)))
+    assert len(part.examples) < len(given.examples)
+    assert method.fit(lm, part).fingerprint() == method.fit(lm, given).fingerprint()
+
+
 @pytest.mark.parametrize("name", FITTED)
 def test_fit_says_which_prompts_are_missing(name):
     few = FitData(examples=tuple(e for e in data().examples if e.prompt.kind != "plain"))

@@ -76,6 +76,13 @@ def test_the_direction_of_all_refusal_is_for_comparison_only() -> None:
     assert not registry.comparison_only("methods", "refusal_steering")
 
 
+def test_which_splits_a_method_looks_at_is_read_from_the_source() -> None:
+    assert registry.reads("surgical", {}) == ("fit", "dev")
+    assert registry.reads("adacd", {"horizon": 5}) == registry.reads("selfcd", {}) == ()
+    assert registry.reads("rephrase", {}) == registry.reads("system_prompt", {"text": ""}) == ("dev",)
+    assert registry.reads("system_prompt", {"text": "Be brief."}) == ()
+
+
 @pytest.mark.usefixtures("package")
 def test_using_a_member_with_a_missing_extra_names_the_command() -> None:
     with pytest.raises(Unavailable, match=r"judge 'or_bench' needs not_there.*pip install 'demur\[far\]'"):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from demur.lm import LM
 
 EXTRA = "local"
+READS = "nothing"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from demur.lm import LM
 
 EXTRA = "local"
+READS = "nothing"
 
 SAFETY = (
     "You are a helpful, respectful and honest assistant. Always answer as helpfully as possible, while being safe. "

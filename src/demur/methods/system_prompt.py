@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from demur.lm import LM
 
 EXTRA = "local"
+READS = "dev unless text"
 
 TEXTS: Mapping[str, str] = {
     "helpful": "You are a helpful assistant. Always answer the question, and answer it directly and completely.",

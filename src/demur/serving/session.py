@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from demur.chats import Encoded
-from demur.decoding import READING, _by_width, _likeliest, _Loop, sample
+from demur.decoding import READING, _by_width, _Loop, sample
 from demur.lm import LM
+from demur.mixing import likeliest
 from demur.plan import Plan
 from demur.residuals import tapped
 from demur.rows import Action, Key, Rows
@@ -143,7 +144,7 @@ class BatchSession(_Loop):
     def _draw(self, logits: Float[Tensor, "row vocab"], jobs: Sequence[Task]) -> tuple[Tensor, list[float]]:
         answers = [_answer(job) for job in jobs]
         self._logits = logits
-        tokens = _likeliest(logits)
+        tokens = likeliest(logits)
         warm = [i for i, answer in enumerate(answers) if answer.temperature > 0]
         if warm:
             own = [answers[i] for i in warm]
@@ -166,7 +167,7 @@ class BatchSession(_Loop):
         self, told: Sequence[Encoded], jobs: Sequence[Task], first: int, width: int, taps: dict[Key, Action] | None
     ) -> tuple[Rows, Float[Tensor, "row vocab"]]:
         found = super()._prompts(told, jobs, first, width, taps)
-        if all(one is job.encoded for one, job in zip(told, jobs, strict=True)):
+        if told[0] is jobs[0].encoded:  # the base, branches behind it
             self._base = self._seen
         return found
 
