@@ -20,7 +20,7 @@ from tests.unit.test_opening import likeliest  # a server that tells no tokens b
 
 pytestmark = pytest.mark.torch
 
-TEXTS = ("hello", "what is a lock", "Ж漢", "how do I kill a process", "x", "a question about nothing in particular")
+TEXTS = ("hello", "Ж漢", "how do I kill a process", "x")
 HOW = Sampling(max_new_tokens=14)
 PROMPTS = [Prompt(id=str(n), text=text, expected=None, source="test") for n, text in enumerate(TEXTS)]
 

@@ -17,8 +17,8 @@ from tests.models.families import lm as shared
 from tests.models.serving import Running, served
 
 FUZZER = os.environ.get("SCHEMATHESIS") or shutil.which("schemathesis")
-EXAMPLES = 100
-"""Requests for each operation."""
+SECONDS = 90
+"""Of requests of each mode."""
 
 pytestmark = [
     pytest.mark.torch,
@@ -46,13 +46,14 @@ def test_no_request_makes_the_server_fail(tmp_path: Path, mode: str) -> None:
         (tmp_path / "openapi.json").write_text(json.dumps(schema(at)), encoding="utf-8")
         command = [
             str(FUZZER), "run", str(tmp_path / "openapi.json"), "--url", at.url, "--checks", "not_a_server_error",
-            "--mode", mode, "--max-examples", str(EXAMPLES), "--seed", "1", "--workers", "4", "--warnings", "off",
+            "--mode", mode, "--max-time", str(SECONDS), "--seed", "1", "--workers", "4", "--warnings", "off",
             "--phases", "examples,coverage,fuzzing", "--suppress-health-check", "all", "--request-timeout", "60",
             "--no-color",
         ]  # fmt: skip
-        run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=1200, check=False)
+        run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=900, check=False)
         answered, health = at.service.engine.finished, at.get("/health").json()
         after = at.say("hello")
+    (tmp_path / "log").write_text(f"{answered} answered\n{run.stdout}", encoding="utf-8")
     assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-2000:]
     assert (health, after) == ({"status": "ok", "running": 0, "waiting": 0}, before)
-    assert answered > (EXAMPLES / 4 if mode == "positive" else 0)
+    assert answered > 10 or mode == "negative"  # else the requests did not reach the model

@@ -24,6 +24,7 @@ from demur.binding import Bound
 from demur.chats import Encoded
 from demur.slots import Slots
 
+EXTRA = "local"
 BLOCK = 16
 """Tokens of a block."""
 LEAST = 2
