@@ -27,11 +27,14 @@ pytestmark = pytest.mark.torch
 
 SYSTEM = "You are asked about locks, keys and the doors they belong to; say little, and say it plainly."
 TURNS = ("which key opens it", "and if the door is old?", "a longer question that nobody has asked so far")
-SHARED, WHOLE = ("", "push", "cut", "polite", "mixed"), ("sometimes",)
+SHARED, WHOLE = ("", "push", "cut", "polite", "mixed", "each"), ("sometimes",)
 
 
 def plans(model: LM) -> dict[str, Plan]:
-    return {"": Plan(), **{name: model.plan_of(what) for name, what in interventions(model).items()}}
+    """Those that are served, and one whose gate every token reads for itself."""
+    made = {"": Plan(), **{name: model.plan_of(what) for name, what in interventions(model).items()}}
+    gates = tuple(replace(gate, lifetime="token") for gate in made["sometimes"].gates)
+    return {**made, "each": replace(made["sometimes"], gates=gates)}
 
 
 def asked(model: LM, plan: Plan, text: str, history: tuple[tuple[str, str], ...] = ()) -> Answer:

@@ -79,11 +79,6 @@ class Prefixes:
             _, gone = self._blocks.popitem(last=False)
             self.size -= _bytes(gone)
 
-    def clear(self) -> None:
-        """Forget everything."""
-        self._blocks.clear()
-        self.size = 0
-
     def _names(self, encoded: Encoded, plan: Bound, branch: int) -> Iterator[bytes]:
         """Give the names of the blocks of a prompt that can be shared, each a digest of all that decides it."""
         if not self.most or not shareable(plan):
