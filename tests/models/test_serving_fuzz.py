@@ -66,4 +66,4 @@ def test_no_request_makes_the_server_fail(tmp_path: Path, mode: str) -> None:
     (tmp_path / "log").write_text(f"{answered} answered\n{run.stdout}", encoding="utf-8")
     assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-2000:]
     assert (health, after) == ({"status": "ok", "running": 0, "waiting": 0}, before)
-    assert answered > 10 or mode == "negative"  # else the requests did not reach the model
+    assert answered > 1 or mode == "negative"  # else no request has reached the model
