@@ -49,15 +49,16 @@ def shorten(part: Any) -> None:
         shorten(inner)
 
 
-@pytest.mark.parametrize("mode", ["positive", "negative"])
-def test_no_request_makes_the_server_fail(tmp_path: Path, mode: str) -> None:
+# the fuzzer's own systematic cases are right requests alone: making wrong ones so may fail within the fuzzer
+@pytest.mark.parametrize(("mode", "phases"), [("positive", "coverage,fuzzing"), ("negative", "fuzzing")])
+def test_no_request_makes_the_server_fail(tmp_path: Path, mode: str, phases: str) -> None:
     with served(LM(build("llama"), tokenizer(), shared("llama").ref), tmp_path / "served") as at:
         before = at.say("hello")
         (tmp_path / "openapi.json").write_text(json.dumps(schema(at)), encoding="utf-8")
         command = [
             str(FUZZER), "run", str(tmp_path / "openapi.json"), "--url", at.url, "--checks", "not_a_server_error",
             "--mode", mode, "--max-time", str(SECONDS), "--seed", "1", "--workers", "4", "--warnings", "off",
-            "--phases", "examples,coverage,fuzzing", "--suppress-health-check", "all", "--request-timeout", "60",
+            "--phases", phases, "--suppress-health-check", "all", "--request-timeout", "60",
             "--no-color",
         ]  # fmt: skip
         run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=900, check=False)
