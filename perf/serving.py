@@ -29,25 +29,30 @@ CLIENTS, PROCESSES, TARGET, FLAT = 64, 4, 4.0, 1.05
 LENGTHS = (8, 24, 48)
 SECONDS = 30.0
 """Of load in each round; a round of one at a time takes a third of it."""
+SOAK = 120.0
+"""Seconds of load without a break at the end, over which the memory must be flat."""
+NAMES = ("some", "more", "adacd")
 
 Job = tuple[str, str, int]
 """Model, prompt, tokens."""
 
 
 def interventions(model: str, folder: Path) -> list[str]:
-    """Save two interventions and return how the command line names them."""
+    """Save two that steer and one of two branches, and return how the command line names them."""
     import torch
 
     from demur.directions import Direction
     from demur.interventions.steer import Steer
     from demur.lm import load
+    from demur.methods.adacd import Adacd
 
     lm = load(model, device="cpu", dtype="float32")
     vectors = torch.randn(1, lm.d_model, generator=torch.Generator().manual_seed(0))
-    for name, strength in (("some", 0.5), ("more", 2.0)):
+    for name, strength in zip(NAMES, (0.5, 2.0), strict=False):
         direction = Direction(vectors=vectors, layers=(lm.n_layers // 2,), model=lm.ref, estimator="random")
         Steer(direction=direction, strength=strength).save(folder / name)
-    return [f"--with={folder / name}" for name in ("some", "more")]
+    Adacd().intervention().save(folder / "adacd")
+    return [f"--with={folder / name}" for name in NAMES]
 
 
 @contextmanager
@@ -69,12 +74,16 @@ def served(model: str, folder: Path, threads: int) -> Iterator[tuple[int, int]]:
 
 
 def ask(link: http.client.HTTPConnection, job: Job) -> str:
-    """Return the answer to one request."""
+    """Return the answer to one request, or what became of it."""
     model, text, most = job
     body = {"model": model, "messages": [{"role": "user", "content": text}], "max_tokens": most, "temperature": 0}
-    link.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
-    reply = link.getresponse()
-    said = json.loads(reply.read())
+    try:
+        link.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
+        reply = link.getresponse()
+        said = json.loads(reply.read())
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        link.close()
+        return f"lost: {error!r}"
     return str(said["choices"][0]["message"]["content"]) if reply.status == 200 else f"status {reply.status}"
 
 
@@ -117,17 +126,22 @@ def resident(pid: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
+def check(rows: Sequence[tuple[Job, str, float]], alone: dict[Job, str]) -> None:
+    """Stop where a reply is lost, or is not the one that its request gets alone."""
+    wrong = [(job, text) for job, text, _ in rows if text != alone[job]]
+    if wrong:
+        job, text = wrong[0]
+        raise SystemExit(f"{len(wrong)} of {len(rows)} answers differ: {job}: {text!r}, alone {alone[job]!r}")
+
+
 def run(*, model: str, rounds: int, threads: int, share: float) -> list[Row]:
-    """Compare many clients with one at a time; stop where an answer differs from the one given alone."""
+    """Compare many clients with one at a time, then load the server for two minutes without a break."""
     from ours import benchmarks, prompts_of
 
     texts = [p.text for p in prompts_of(benchmarks(share / 8)) if not p.get("prefill")]
-    names = [model, f"{model}+some", f"{model}+more"]
-    jobs = [(names[n % 3], text, LENGTHS[n // 3 % 3]) for n, text in enumerate(texts)]
-    seconds = SECONDS * share
+    names = [model, *(f"{model}+{name}" for name in NAMES)]
+    jobs = [(names[n % 4], text, LENGTHS[n // 4 % 3]) for n, text in enumerate(texts)]
     rates: dict[str, list[float]] = {"one": [], "many": []}
-    waits: list[float] = []
-    memory: list[float] = []
     count = 0
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -136,21 +150,20 @@ def run(*, model: str, rounds: int, threads: int, share: float) -> list[Row]:
     ):
         link = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
         alone = {job: ask(link, job) for job in jobs}
-        load_of(pool, port, jobs, CLIENTS, seconds / 3)
+        check(load_of(pool, port, jobs, CLIENTS, SECONDS * share / 3)[0], alone)
         for turn in range(1, rounds + 1):
             say(f"serving: round {turn} of {rounds}")
-            for side, clients, span in (("one", 1, seconds / 3), ("many", CLIENTS, seconds)):
+            for side, clients, span in (("one", 1, SECONDS * share / 3), ("many", CLIENTS, SECONDS * share)):
                 rows, took = load_of(pool, port, jobs, clients, span)
-                wrong = [job for job, text, _ in rows if text != alone[job]]
-                if wrong:
-                    raise SystemExit(f"{len(wrong)} of {len(rows)} answers differ from those given alone: {wrong[0]}")
+                check(rows, alone)
                 rates[side].append(len(rows) / took)
-                if side == "many":
-                    waits += [taken for _, _, taken in rows]
-                    memory.append(resident(pid))
                 count += len(rows)
-    cuts = statistics.quantiles(waits, n=20)
-    row = ratio_row(
+        say(f"serving: {SOAK * share:.0f} s without a break")
+        before = resident(pid)
+        rows, took = load_of(pool, port, jobs, CLIENTS, SOAK * share)
+        after = resident(pid)
+        check(rows, alone)
+    faster = ratio_row(
         rates["many"],
         rates["one"],
         what=f"serve, {CLIENTS} clients",
@@ -158,11 +171,13 @@ def run(*, model: str, rounds: int, threads: int, share: float) -> list[Row]:
         equal=f"{count} answers",
         target=TARGET,
     )
-    rate = statistics.median(rates["many"])
-    row = replace(row, note=f"{rate:.0f} answers/s, p50 {cuts[9]:.2f} s, p95 {cuts[18]:.2f} s")
-    grown = [value / memory[0] for value in memory]
+    one, many = (statistics.median(rates[side]) for side in ("one", "many"))
+    faster = replace(faster, note=f"{one:.1f} → {many:.1f} answers/s")
+    cuts = statistics.quantiles([taken for _, _, taken in rows], n=20)
+    waits = f"{len(rows) / took:.1f} answers/s, p50 {cuts[9]:.2f} s, p95 {cuts[18]:.2f} s"
+    grown = after / before
     flat = Row(
-        what="serve, memory at the end", against="after the first round", equal="", value=grown[-1], low=min(grown),
-        high=max(grown), target=FLAT, at_most=True, note=f"{memory[0]:.0f} → {memory[-1]:.0f} MB",
+        what=f"serve, {CLIENTS} clients for {took:.0f} s", against="memory at the start", equal=f"{len(rows)} answers",
+        value=grown, low=grown, high=grown, target=FLAT, at_most=True, note=f"{before:.0f} → {after:.0f} MB; {waits}",
     )  # fmt: skip
-    return [row, flat]
+    return [faster, flat]

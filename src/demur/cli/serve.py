@@ -42,6 +42,7 @@ def register(app: typer.Typer) -> None:
         answer: int = typer.Option(2048, min=1, help="Tokens of one answer, at most."),
         seconds: float = typer.Option(300.0, min=0.1, help="How long a request may wait and be answered."),
         body: int = typer.Option(1_000_000, min=1000, help="Bytes of a request, at most."),
+        reuse: int = typer.Option(256, min=0, help="MB for beginnings that prompts share; 0 reads each prompt whole."),
     ) -> None:
         from demur.errors import ConfigError, Unavailable
         from demur.registry import install_hint, missing
@@ -51,7 +52,7 @@ def register(app: typer.Typer) -> None:
             raise ConfigError("--fit and --dev go together: the boundary is fitted on one, calibrated on the other")
         if gone := missing("serve"):
             raise Unavailable(f"`demur serve` needs {', '.join(gone)}: {install_hint('serve')}")
-        limits = Limits(rows=rows, queue=queue, context=context, answer=answer, seconds=seconds, body=body)
+        limits = Limits(rows=rows, queue=queue, context=context, answer=answer, seconds=seconds, body=body, reuse=reuse)
         parts = (fit_on, dev) if fit_on else WORLD if model == "organism" else ([], [])
         _serve(model, with_, name, (host, port, keys_env), parts if boundary else ([], []), out, limits)
 

@@ -26,7 +26,8 @@ class Adacd:
     refuse (see the method `adacd`, whose formula and defaults these are); the rest is an ordinary request that begins
     with what was chosen. That costs 2 x `horizon` short requests an answer. It needs a server that names
     log-probabilities and continues a begun answer (`generator.prefill=continue`: vLLM, SGLang, `demur serve`). Tokens
-    that a reply does not list are taken to be as likely as the least listed one. Greedy only.
+    that a reply does not list are taken to be as likely as the least listed one. With `tokens`, and a `top` as large
+    as the vocabulary, what is written is what the method writes inside the model. Greedy only.
     """
 
     generator: Http
@@ -42,8 +43,11 @@ class Adacd:
     horizon: int = 10
     """Tokens that are chosen so."""
     top: int = 20
-    """Likeliest tokens to ask for; most servers name 20 at most."""
-    stops: tuple[str, ...] = ("<|eot_id|>", "<|im_end|>", "<end_of_turn>", "<|endoftext|>", "</s>", "<eos>")
+    """Likeliest tokens to ask for; most servers name 20 at most, `demur serve` 4096."""
+    tokens: bool = False
+    """Whether the server is `demur serve`, which tells tokens by number and continues them. As text, some tokens
+    cannot be continued (halves of characters) or are read as others, and an end that is likeliest hides the rest."""
+    stops: tuple[str, ...] = ("<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "</s>", "<eos>")
     """Tokens that end an answer, as the server writes them."""
 
     assistant_last: ClassVar[bool] = True
@@ -94,8 +98,8 @@ class Adacd:
         system = "\n\n".join(filter(None, [self.text, prompt.system]))
 
         async def ask(refusing: bool, text: str) -> Likeliest:
-            told = _begun(replace(prompt, system=system) if refusing else prompt, text)
-            body = self.generator.body(told, replace(sampling, max_new_tokens=1), sample, model)
+            told = replace(prompt, system=system) if refusing else prompt
+            body = self._body(told, text, replace(sampling, max_new_tokens=1), sample, model)
             return await self._likeliest(calls, {**body, "logprobs": True, "top_logprobs": self.top})
 
         try:
@@ -106,7 +110,7 @@ class Adacd:
                 plausible=self.plausible,
                 horizon=min(self.horizon, sampling.max_new_tokens),
                 stops=frozenset(self.stops),
-                prefill=prefill,
+                prefill="" if self.tokens else prefill,
             )
         except Exception as error:  # whatever befalls one request is a row
             found = failure(error, timeout=self.generator.timeout, key=calls.key)
@@ -123,22 +127,51 @@ class Adacd:
         rows = (choice.get("logprobs") or {}).get("content")
         if rows is None:
             raise ConfigError(f"{self.generator.base_url} names no log-probabilities; adacd needs them")
-        return {str(row["token"]): float(row["logprob"]) for row in (rows[0]["top_logprobs"] if rows else ())}
+        named = rows[0]["top_logprobs"] if rows else ()
+        if self.tokens and any("token_id" not in row for row in named):
+            raise ConfigError(f"{self.generator.base_url} tells no tokens by number; adacd: leave tokens=false")
+        return {self._key(row): float(row["logprob"]) for row in named}
+
+    def _key(self, row: Mapping[str, Any]) -> str:
+        """Return what a token is told apart by: its text, or its number and its bytes."""
+        text = str(row["token"])
+        return f"{row['token_id']}:{bytes(row['bytes']).hex()} " if self.tokens and text not in self.stops else text
+
+    def _body(self, prompt: Prompt, text: str, sampling: Sampling, sample: int, model: str) -> dict[str, Any]:
+        """Return the body of a request whose answer begins with what was chosen so far."""
+        if not self.tokens:
+            return self.generator.body(_begun(prompt, text), sampling, sample, model)
+        chosen = [int(part.partition(":")[0]) for part in text.split()]
+        body = self.generator.body(prompt, sampling, sample, model)
+        return {**body, "answer_token_ids": chosen, "return_token_ids": True}
 
     async def _rest(
         self, calls: Calls, prompt: Prompt, sample: int, sampling: Sampling, model: str, begun: Opening
     ) -> Response:
-        text = (prompt.get("prefill") or sampling.prefill) + begun.text
+        prefill = prompt.get("prefill") or sampling.prefill
+        text = prefill + (_spelled(begun.text) if self.tokens else begun.text)
         left = sampling.max_new_tokens - len(begun.tokens)
         if begun.ended or not left:
             finish: Finish = "stop" if begun.ended else "length"
             return Response(
-                prompt_id=prompt.id, sample=sample, text=text.strip(), finish=finish, n_tokens=len(begun.tokens)
+                prompt_id=prompt.id,
+                sample=sample,
+                text=text.strip(),
+                finish=finish,
+                n_tokens=len(begun.tokens) + begun.ended,  # the end is a token too
             )
-        body = self.generator.body(_begun(prompt, text), replace(sampling, max_new_tokens=left), sample, model)
-        reading = Reading(text, self.generator.thinking_opened, self.generator.thinking_markers)
+        so_far = begun.text if self.tokens else text
+        body = self._body(prompt, so_far, replace(sampling, max_new_tokens=left), sample, model)
+        reading = Reading(
+            prefill if self.tokens else text, self.generator.thinking_opened, self.generator.thinking_markers
+        )
         response = await calls.answer(body, prompt, sample, reading)
         return replace(response, n_tokens=response.n_tokens + len(begun.tokens), logprob=None)
+
+
+def _spelled(keys: str) -> str:
+    """Return the text of tokens told apart by number and bytes."""
+    return b"".join(bytes.fromhex(part.partition(":")[2]) for part in keys.split()).decode("utf-8", "replace")
 
 
 def _begun(prompt: Prompt, text: str) -> Prompt:

@@ -4,6 +4,7 @@ wire.py      what a request may hold          replies.py   what is sent back
 gate.py      sizes, times, keys, hosts        app.py       the routes (fastapi)
 engine.py    the queue and the one thread that owns the model; what it needs of a session
 session.py   that session: rows join and leave a running batch (torch)
+prefixes.py  what was computed of the beginnings of prompts, for those that begin alike (torch)
 writing.py   tokens into text: stop strings, log-probabilities
 menu.py      the names that can be asked for  loading.py   what stands behind them (torch)
 place.py     where a prompt stands along the refusal boundary (torch)

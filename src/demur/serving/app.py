@@ -89,7 +89,8 @@ class Service:
         for index in range(count):
             told = rows[index // (asked.n or 1)]
             row = told[0]
-            before = row.ids[row.prompt :] if chat else row.ids
+            given = tuple(asked.answer_token_ids or ()) if isinstance(asked, ChatRequest) else ()
+            before = row.ids[row.prompt : len(row.ids) - len(given)] if chat else row.ids
             answers.append(
                 Answer(
                     encoded=row,
@@ -103,7 +104,7 @@ class Service:
                     place=asked.boundary,
                     language=language,
                     draws=random.Random(f"{seed} {index}"),
-                    writer=Writer(self.reader.tokenizer, most, asked.stops, before),
+                    writer=Writer(self.reader.tokenizer, most, asked.stops, before, given),
                     deadline=deadline,
                     index=index,
                     events=events,

@@ -28,10 +28,14 @@ class Limits:
     """Answers to one request."""
     seconds: float = 300.0
     """How long a request may wait and be answered."""
+    reuse: int = 256
+    """Megabytes for what was computed of the beginnings of prompts, which later prompts that begin alike need not
+    compute again; 0 reads every prompt whole."""
     drain: float = 30.0
     """How long a server that is told to end goes on with what it has accepted."""
 
     def __post_init__(self) -> None:
         for one in dataclasses.fields(self):
-            if getattr(self, one.name) <= 0:
-                raise ConfigError(f"limit {one.name} is {getattr(self, one.name)}; it must be above 0")
+            value, least = getattr(self, one.name), "0 or above" if one.name == "reuse" else "above 0"
+            if value < 0 or (value == 0 and one.name != "reuse"):
+                raise ConfigError(f"limit {one.name} is {value}; it must be {least}")

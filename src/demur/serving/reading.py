@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from demur.chats import Chats, Encoded, Thinking
@@ -45,10 +46,13 @@ class Reader:
         options = asked.chat_template_kwargs
         thinks = options.enable_thinking if options else None
         thinking: Thinking = "auto" if thinks is None else "on" if thinks else "off"
+        given = tuple(asked.answer_token_ids or ())
+        self._check(given, "answer_token_ids")
         try:
-            return self.chats.tell([prompt], plan, prefill=prefill, thinking=thinking)
+            (told,) = self.chats.tell([prompt], plan, prefill=prefill, thinking=thinking)
         except ModelError as error:
             raise Fault(400, str(error).replace("prompt request", "the conversation"), None, "messages") from None
+        return [{branch: replace(one, ids=(*one.ids, *given)) for branch, one in told.items()}]
 
     def texts(self, asked: CompletionRequest) -> list[dict[int, Encoded]]:
         """Return the tokens of every prompt.
@@ -61,10 +65,13 @@ class Reader:
             ids = list(self.tokenizer(given)["input_ids"]) if isinstance(given, str) else given
             if not ids:
                 raise Fault(400, "a prompt is empty; a model cannot read nothing", None, "prompt")
-            if max(ids) >= self.vocabulary:
-                raise Fault(400, f"there is no token {max(ids)}; there are {self.vocabulary}", None, "prompt")
+            self._check(ids, "prompt")
             made.append({0: Encoded(tuple(ids), len(ids), len(ids))})
         return made
+
+    def _check(self, ids: Sequence[int], field: str) -> None:
+        if max(ids, default=0) >= self.vocabulary:
+            raise Fault(400, f"there is no token {max(ids)}; there are {self.vocabulary}", None, field)
 
     def language(self, asked: ChatRequest | CompletionRequest) -> str:
         """Return the language of what is asked, "" where it cannot be told."""

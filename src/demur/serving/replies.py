@@ -21,6 +21,7 @@ class Choice:
     tokens: list[Drawn] = field(default_factory=list)
     finish: Finish = ""
     place: Mapping[str, Any] | None = None
+    end: Drawn | None = None
     pieces: int = 0
 
     def add(self, piece: Piece) -> None:
@@ -29,6 +30,7 @@ class Choice:
         self.tokens += piece.tokens
         self.finish = piece.finish or self.finish
         self.place = piece.place or self.place
+        self.end = piece.end or self.end
         self.pieces += 1
 
 
@@ -76,17 +78,19 @@ class Form:
             said = {"message": {"role": "assistant", "content": choice.text, "refusal": None}}
         else:
             said = {"text": choice.text}
-        made = {"index": index, **said, "logprobs": self._logprobs(choice.tokens, 0), "finish_reason": choice.finish}
+        made = {"index": index, **said, "logprobs": self._logprobs(choice, 0), "finish_reason": choice.finish}
         if self.token_ids:
             made["token_ids"] = [drawn.token for drawn in choice.tokens]
         return made
 
-    def _logprobs(self, tokens: Sequence[Drawn], offset: int) -> dict[str, Any] | None:
+    def _logprobs(self, what: Choice | Piece, offset: int) -> dict[str, Any] | None:
+        """Return the log-probabilities; the token that ended a chat's answer is shown with the others' numbers."""
         if not self.logprobs:
             return None
+        tokens = what.tokens
         if self.chat:
             rows = []
-            for drawn in tokens:
+            for drawn in (*tokens, *([what.end] if self.token_ids and what.end else ())):
                 top = [self._token(token, logprob) for token, logprob in drawn.top]
                 rows.append({**self._token(drawn.token, drawn.logprob), "top_logprobs": top})
             return {"content": rows, "refusal": None}
@@ -102,7 +106,8 @@ class Form:
 
     def _token(self, token: int, logprob: float) -> dict[str, Any]:
         text, raw = self.spelling.of(token)
-        return {"token": text, "logprob": logprob, "bytes": raw}
+        number = {"token_id": token} if self.token_ids else {}
+        return {"token": text, "logprob": logprob, "bytes": raw, **number}
 
     # streams
 
@@ -122,7 +127,7 @@ class Form:
             said = {"delta": {}}
         counted = self.logprobs and not self.chat
         offset = sum(len(self.spelling.of(drawn.token)[0]) for drawn in before.tokens) if counted else 0
-        rows = self._logprobs(piece.tokens, offset) if piece.tokens else None
+        rows = self._logprobs(piece, offset) if piece.tokens or (piece.end and self.token_ids) else None
         chunk = self._chunk(index, said, rows, piece.finish or None)
         if self.token_ids:
             chunk["choices"][0]["token_ids"] = [drawn.token for drawn in piece.tokens]

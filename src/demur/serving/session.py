@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from demur.binding import Bound
 from demur.chats import Encoded
 from demur.decoding import READING, _by_width, _Loop, sample
 from demur.lm import LM
@@ -19,8 +21,9 @@ from demur.residuals import tapped
 from demur.rows import Action, Key, Rows
 from demur.serving.engine import Answer
 from demur.serving.place import Boundary
+from demur.serving.prefixes import Prefixes
 from demur.serving.writing import Drawn
-from demur.slots import Slots
+from demur.slots import Slots, rounded
 from demur.tasks import Task
 from demur.types import Prompt, Response, Sampling
 from demur.weights import edits_of, swapped
@@ -39,15 +42,20 @@ class _Seat(Task):
     """A row of the loop, and the answer that it writes."""
 
     answer: Answer = field(kw_only=True)
+    resumes: bool = field(default=False, kw_only=True)
+    """Whether its prompt is read from where its known beginning ends."""
 
 
 class BatchSession(_Loop):
     """The one decode loop, each row with its own sampling; rows whose plans change weights run in groups.
 
-    On the CPU in float32 a row's numbers do not depend on the rows beside it (see `demur.decoding`).
+    On the CPU in float32 a row's numbers do not depend on the rows beside it (see `demur.decoding`), nor, but for
+    their last bits, on which beginnings of prompts were read before (see `prefixes`).
     """
 
-    def __init__(self, lm: LM, rows: int, keys: Iterable[Key], boundary: Boundary | None = None) -> None:
+    def __init__(
+        self, lm: LM, rows: int, keys: Iterable[Key], boundary: Boundary | None = None, reuse: int = 0
+    ) -> None:
         """Take a model.
 
         Args:
@@ -55,10 +63,12 @@ class BatchSession(_Loop):
             rows: rows at once.
             keys: every place that any plan to come may edit.
             boundary: what tells where a prompt stands.
+            reuse: bytes for beginnings of prompts that later ones share.
         """
         super().__init__(lm, (), Sampling(), 0)
         self.capacity = max(self.least, rows, 2)  # an answer may take two
         self.boundary = boundary
+        self.prefixes = Prefixes(reuse)
         self.group = ""
         self.seats: dict[Answer, _Seat] = {}
         self._drawn: list[tuple[Answer, Drawn]] = []
@@ -90,11 +100,21 @@ class BatchSession(_Loop):
             bound = self.lm.bound(answer.plan)
             seats.append(_Seat(_SERVED, 0, answer.encoded, bound, [], told=answer.told, answer=answer))
         self.seats |= {seat.answer: seat for seat in seats}
-        seats.sort(key=lambda seat: -len(seat.encoded.ids))
-        for width, jobs in _by_width(seats, READING.get(self.lm.device.type, READING["cuda"])):
+        for width, jobs in self._parts(seats):
             for _ in self._read(jobs, width, self.taps):
                 pass
         return self._taken()
+
+    def _parts(self, seats: list[_Seat]) -> list[tuple[int, list[Task]]]:
+        """Split prompts into those read together: by length, or by what is left where the beginning is known."""
+        known = [self.prefixes.length(seat.encoded, seat.bound, 0) for seat in seats]
+        for seat, count in zip(seats, known, strict=True):
+            seat.resumes = count > 0 and not seat.answer.place  # where a prompt stands is seen while it is read
+        left = {id(seat): len(seat.encoded.ids) - count for seat, count in zip(seats, known, strict=True)}
+        seats.sort(key=lambda seat: -len(seat.encoded.ids))
+        parts = _by_width([s for s in seats if not s.resumes], READING.get(self.lm.device.type, READING["cuda"]))
+        rest: list[Task] = sorted((s for s in seats if s.resumes), key=lambda s: left[id(s)])
+        return parts + [(0, list(jobs)) for _, jobs in groupby(rest, lambda s: rounded(left[id(s)]).bit_length())]
 
     def step(self) -> list[tuple[Answer, Drawn]]:
         """Return one more token of every row."""
@@ -166,10 +186,38 @@ class BatchSession(_Loop):
     def _prompts(
         self, told: Sequence[Encoded], jobs: Sequence[Task], first: int, width: int, taps: dict[Key, Action] | None
     ) -> tuple[Rows, Float[Tensor, "row vocab"]]:
-        found = super()._prompts(told, jobs, first, width, taps)
+        branches = [0 if one is job.encoded else job.bound.mixes for one, job in zip(told, jobs, strict=True)]
+        whose = list(zip(told, (job.bound for job in jobs), branches, strict=True))
+        if all(isinstance(job, _Seat) and job.resumes for job in jobs):
+            found = self._resumed(whose, first, taps)
+        else:
+            found = super()._prompts(told, jobs, first, width, taps)
+        for slot, (one, bound, branch) in enumerate(whose, first):
+            self.prefixes.keep(self.slots, slot, one, bound, branch)
         if told[0] is jobs[0].encoded:  # the base, branches behind it
             self._base = self._seen
         return found
+
+    def _resumed(
+        self, whose: Sequence[tuple[Encoded, Bound, int]], first: int, taps: dict[Key, Action] | None
+    ) -> tuple[Rows, Float[Tensor, "row vocab"]]:
+        """Read prompts from where their known beginnings end, as `_prompts` does whole ones."""
+        told, plans, branches = zip(*whose, strict=True)
+        known = [self.prefixes.length(*one) for one in whose]
+        ids, rows, lengths = self.lm.batch(told, [bound.plan for bound in plans], branches=branches)
+        rows.start = torch.tensor(known, device=ids.device)
+        rows.longest, left = max(known), lengths - rows.start
+        tokens = rounded(int(left.max()))
+        columns = rows.positions(tokens).clamp(max=ids.shape[1] - 1)
+        self.slots.aim(first, rows.start, tokens, longest=rows.longest)
+        for slot, (one, count) in enumerate(zip(whose, known, strict=True), first):
+            if count:
+                self.prefixes.fill(self.slots, slot, *one, count)
+        hidden = self.lm.forward(ids.gather(1, columns), rows, cache=self.slots, taps=taps)
+        pick = torch.arange(max(len(told), self.least), device=ids.device) % len(told)
+        logits = self.lm.head(hidden[pick, left[pick] - 1])[: len(told)]
+        rows.start, rows.longest, rows.decoding = lengths, int(lengths.max()), True
+        return rows, logits
 
     def _read(self, fresh: list[Task], width: int, taps: dict[Key, Action] | None) -> Iterator[Response]:
         yield from super()._read(fresh, width, taps)

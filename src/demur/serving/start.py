@@ -126,7 +126,7 @@ def service_of(lm: LM, menu: Menu, limits: Limits, placed: BoundaryScorer | None
     """Return the service of a model: its session, its engine, its reader."""
     boundary = Boundary(scorer=placed) if placed is not None else None
     keys = keys_of(lm, [entry.prepared.plan for entry in menu.entries.values()])
-    session = BatchSession(lm, limits.rows, keys, boundary)
+    session = BatchSession(lm, limits.rows, keys, boundary, limits.reuse * 1_000_000)
     vocabulary = int(lm.module.get_input_embeddings().weight.shape[0])
     reader = Reader(copy.deepcopy(lm.tokenizer), vocabulary, window_of(lm, limits.context), limits)
     synthetic = lm.ref.id.startswith("organism")

@@ -14,6 +14,8 @@ from demur.errors import nearest
 Text = Annotated[str, Field(max_length=2_000_000)]
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+NAMED, ALL_NAMED = 20, 4096
+"""Likeliest tokens that a reply names at most: of every token, and where one token is asked for."""
 Penalty = Annotated[float, Field(ge=0, le=0, allow_inf_nan=False)]
 
 
@@ -113,7 +115,11 @@ class ChatRequest(Asked):
     messages: Annotated[list[Message], Field(min_length=1, max_length=1000)]
     max_completion_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=ALL_NAMED)] | None = None
+    """Up to 20, or any number where max_tokens is 1."""
+    answer_token_ids: Annotated[list[TokenId], Field(max_length=100_000)] | None = None
+    """Tokens that the answer begins with, after what a last message by the assistant says; the reply's text holds
+    them too."""
     continue_final_message: bool | None = None
     add_generation_prompt: bool | None = None
     chat_template_kwargs: TemplateOptions | None = None
@@ -122,6 +128,8 @@ class ChatRequest(Asked):
     def _agree(self) -> ChatRequest:
         if self.top_logprobs and not self.logprobs:
             raise ValueError("top_logprobs needs logprobs=true")
+        if self.top > NAMED and self.most != 1:
+            raise ValueError(f"top_logprobs above {NAMED} goes with max_tokens=1")
         ends_open = self.messages[-1].role == "assistant"
         if self.continue_final_message and not ends_open:
             raise ValueError("continue_final_message needs a last message by the assistant")

@@ -34,6 +34,8 @@ class Piece(NamedTuple):
     tokens: tuple[Drawn, ...] = ()
     finish: Finish = ""
     place: Mapping[str, Any] | None = None
+    end: Drawn | None = None
+    """The token that ended the answer, where one did."""
 
 
 @dataclass(eq=False)
@@ -48,6 +50,8 @@ class Writer:
     """Texts that end the answer; neither they nor what follows is part of it."""
     before: tuple[int, ...] = ()
     """The tokens that stand before the answer, where it continues a text."""
+    given: tuple[int, ...] = ()
+    """The tokens that the answer begins with; they count for its text alone."""
     count: int = 0
     """Tokens drawn so far, one that ended the answer included."""
     _ids: list[int] = field(default_factory=list)
@@ -60,6 +64,7 @@ class Writer:
     def __post_init__(self) -> None:
         self._ids = list(self.before[-_WINDOW:])
         self._read = len(self._ids)
+        self._ids += self.given
 
     def add(self, drawn: Drawn) -> Piece:
         """Take one more token; an answer that has a `finish` takes no more.
@@ -76,9 +81,10 @@ class Writer:
             self._held += self._fresh(last=True)
         cut = first_of(self._held, self.stops)
         if cut >= 0:
-            return self._give(cut, "stop")
+            return self._give(cut, "stop")._replace(end=drawn if drawn.ends else None)
         kept = 0 if over else overlap(self._held, self.stops)
-        return self._give(len(self._held) - kept, over, rest=bool(over))
+        piece = self._give(len(self._held) - kept, over, rest=bool(over))
+        return piece._replace(end=drawn) if drawn.ends else piece
 
     def _fresh(self, *, last: bool = False) -> str:
         """Return the text that the unread tokens add; "" while they end in half a character."""
