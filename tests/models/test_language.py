@@ -270,7 +270,7 @@ def test_mixed_decoding_is_two_uncached_passes_by_hand_in_a_batch_of_many_plans(
     steer = one(site(strength=2.0), draw(32))
     plans = [(None, adacd, selfcd, steer)[i % 4] for i in range(26)]
     found = answers(decode(model, some, how, plans, batch_tokens=700))
-    for prompt, plan in list(zip(some, plans, strict=True))[:10]:
+    for prompt, plan in list(zip(some, plans, strict=True))[:14]:
         if plan is adacd:
             tokens = by_hand(model, prompt, ADACD.text, adacd_step, 9)
         elif plan is selfcd:

@@ -80,19 +80,19 @@ class Reader:
         return identify(asked.prompt) if isinstance(asked.prompt, str) else ""
 
     def length(self, rows: Sequence[Mapping[int, Encoded]], most: int | None, usual: int) -> int:
-        """Return how many tokens each answer may have.
+        """Return how many tokens each answer may have: as asked, but no more than there is room for.
+
+        An answer that the room ends says so (`finish_reason` "length"), as one does that the decode loop ends.
 
         Raises:
-            Fault: 400 where prompt and answer do not fit.
+            Fault: 400 where the prompt leaves no room.
         """
         longest = max(len(told.ids) for row in rows for told in row.values())
         room = min(self.context - longest, self.limits.answer)
-        if room < 1 or (most is not None and most > room):
-            wanted = f" and {most} of answer" if most is not None and room >= 1 else ""
+        if room < 1:
             raise Fault(
                 400,
-                f"{longest} tokens of prompt{wanted}: prompt and answer may have {self.context} together, an answer "
-                f"{self.limits.answer}",
+                f"{longest} tokens of prompt: prompt and answer may have {self.context} together",
                 "context_length_exceeded",
                 "messages" if usual == USUAL else "prompt",
             )
