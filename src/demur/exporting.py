@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import importlib.metadata
 from collections.abc import Iterator, Mapping
@@ -9,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from demur import fitted
 from demur.errors import ConfigError
 from demur.export import Exported, Exporter
 from demur.export._card import card
 from demur.export._folder import RECORD, staged
 from demur.files import file_sha256, read_json, write_json, write_text
-from demur.fitted import comparison_only
 from demur.floor_records import FloorRecord, find
 from demur.interventions import load as load_intervention
 from demur.settings import PartSpec, build, parse_part
@@ -39,6 +40,8 @@ class Export:
     intervention: Intervention
     plan: Plan
     record: FloorRecord
+    method: str = ""
+    """What fitted the intervention, with its settings; empty: not recorded."""
 
     def write(self, out: Path, *, below_floor: bool = False, command: str = "", overwrite: bool = False) -> Path:
         """Write the artefact with its card, checked by the consumer's own code; return its folder.
@@ -81,6 +84,7 @@ class Export:
             "model": to_json(self.lm.ref),
             "intervention": {
                 "kind": described["kind"],
+                "method": self.method,
                 "fingerprint": self.intervention.fingerprint(),
                 "data": list(dict.fromkeys(sha for sha in values(described, "data_sha") if sha)),
                 "settings": described,
@@ -130,10 +134,11 @@ def prepare(
     spec = PartSpec(spec.name.replace("-", "_"), spec.settings)
     exporter = cast(Exporter, build("export", spec))
     loaded = load_intervention(intervention)
-    if reason := comparison_only(intervention):
+    if reason := fitted.comparison_only(intervention):
         raise ConfigError(f"{intervention} is there to be measured and compared, and is not exported: {reason}")
     lm = load(model or _own_model(loaded, intervention), device=device, dtype=dtype)
-    return of(lm, loaded, spec, exporter, find(intervention, loaded.fingerprint(), lm.ref, floor))
+    made = of(lm, loaded, spec, exporter, find(intervention, loaded.fingerprint(), lm.ref, floor))
+    return dataclasses.replace(made, method=fitted.method(intervention))
 
 
 def of(lm: LM, intervention: Intervention, part: PartSpec, exporter: Exporter, record: FloorRecord) -> Export:

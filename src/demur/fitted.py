@@ -29,6 +29,12 @@ def write(intervention: Path, method: PartSpec, cpu_seconds: float | None = None
     write_json(intervention / FILE, {**how, "cpu_seconds": cpu_seconds})
 
 
+def method(intervention: Path) -> str:
+    """Return the method that gave what is in a folder, with its settings; "" where that is not recorded."""
+    how = read_json(intervention / FILE) if (intervention / FILE).is_file() else {}
+    return str(PartSpec(how["method"], how["settings"])) if how else ""
+
+
 def cpu_seconds(intervention: Path) -> float | None:
     """Return what fitting cost; None where that is not recorded."""
     how = intervention / FILE

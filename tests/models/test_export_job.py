@@ -106,8 +106,9 @@ def test_what_is_for_comparison_only_stays(workplace: Path) -> None:
     assert code == 2
     assert "is not exported: it takes away all refusal" in errors
     assert not Path("out").exists()
-    fitted.write(Path("job/intervention"), PartSpec("steering", {}))
+    fitted.write(Path("job/intervention"), PartSpec("steering", {"layer": 1}))
     assert export(to="gguf-vector")[0] == 0
+    assert "(steer), fitted by `steering:layer=1`" in Path("out/README.md").read_text()
 
 
 def test_a_kept_floor_needs_no_flag_and_the_card_shows_both_axes_floor_data_and_command(workplace: Path) -> None:

@@ -119,7 +119,8 @@ def _sources(record: Mapping[str, Any], found: FloorRecord) -> list[str]:
     weights, template = model["revision"] or "unknown", model["template_sha"] or "none"
     lines = [
         f"- model `{model['id']}`, weights `{weights}`, {model['dtype']}, chat template `{template}`",
-        f"- intervention `{intervention['fingerprint']}` ({intervention['kind']})",
+        f"- intervention `{intervention['fingerprint']}` ({intervention['kind']}), "
+        + (f"fitted by `{intervention['method']}`" if intervention["method"] else "how it was fitted is not recorded"),
         *(f"- fitted on data `{sha}`" for sha in intervention["data"]),
     ]
     if found.before is not None and found.after is not None:
