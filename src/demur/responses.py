@@ -108,12 +108,12 @@ def choose(
 
     Those with the least |score| come first (the distance from the boundary, as selection writes it), the rest in an
     order drawn from the seed; of the harmful ones, twins of the benign ones that were chosen come before others.
-    Prompts that begin the answer themselves are left out: trl's formats cannot say so.
+    Prompts that begin the answer themselves or swap the chat template are left out: trl's formats cannot say so.
     """
     found: dict[Role, list[Example]] = {role: [] for role in ROLES}
     for example in examples:
         role = role_of(example)
-        if role is not None and example.split == "fit" and not example.prompt.get("prefill"):
+        if role is not None and example.split == "fit" and not _begun(example.prompt):
             found[role].append(example)
     dice = random.Random(seed)
     for role in ROLES:
@@ -126,6 +126,10 @@ def choose(
             rows = mixed(rows, most.get(role, len(rows)), attacked)
         found[role] = rows[: most.get(role, len(rows))]
     return found
+
+
+def _begun(prompt: Prompt) -> bool:
+    return bool(prompt.get("prefill") or prompt.get("chat"))
 
 
 def choose_untuned(

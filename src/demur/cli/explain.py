@@ -198,7 +198,7 @@ def _kernels(group: typer.Typer) -> None:
         from demur.errors import NotFound
 
         if way not in ("auto", "exact", "differences"):
-            raise NotFound("way", way, ("auto", "exact", "differences"), where="--way")
+            raise NotFound("way", way, ("auto", "exact", "differences"))
         from demur.explain.kernel_job import Asked, explain_kernels
         from demur.explain.kernels import Settings
         from demur.report import kernel_figures

@@ -72,8 +72,8 @@ def _reason(e: Example, paired: bool) -> str:
         return "there is no answer to learn"
     if paired and not e.rejected:
         return "there is no answer to unlearn"
-    if e.prompt.get("prefill"):
-        return "the prompt begins the answer itself, which trl's formats cannot say"
+    if e.prompt.get("prefill") or e.prompt.get("chat"):
+        return "the prompt begins the answer itself or swaps the chat template, which trl's formats cannot say"
     if e.label is not None and e.label not in WANTED.get(e.prompt.expected or "", (e.label,)):
         return f"the answer is a {e.label}, and {e.prompt.expected} is expected"
     return ""
