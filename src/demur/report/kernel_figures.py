@@ -23,14 +23,17 @@ def write(folder: Path, record: Mapping[str, Any]) -> list[Path]:
     """Write the pictures of a kernels.json as SVG files in `figures/`; absent parts give none."""
     made = []
     for name, key, x, y, label in (
-        ("position", "positions", "layer", "t", "t: 0 at the plain mean, 1 at the harmful mean"),
+        ("position", "positions", "layer", "t", "position t"),
         ("lens_refuse", "lens", "layer", "refuse", "mass on opening a refusal"),
         ("lens_answer", "lens", "layer", "answer", "mass on opening an answer"),
         ("along", "along", "step", "value", "P(refuse) at the first token"),
     ):
         if rows := record.get(key):
             path = folder / "figures" / f"{name}.svg"
-            write_text(path, _lines(rows, name, (x, y), label))
+            drawn = _lines(rows, name, (x, y), label)
+            write_text(
+                path, drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" font-family="sans-serif" ', 1)
+            )
             made.append(path)
     return made
 
@@ -49,6 +52,7 @@ def _lines(rows: Sequence[Mapping[str, Any]], name: str, axes_of: tuple[str, str
                 axes.fill_between(
                     xs, [row["low"] for row in own], [row["high"] for row in own], color=colour, alpha=0.15, linewidth=0
                 )
+        axes.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
         axes.set_xlabel(x)
         axes.set_ylabel(label)
         drawing.legend_above(figure, axes)
