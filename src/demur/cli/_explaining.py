@@ -161,6 +161,42 @@ def show_triggers(found: Sequence[Trigger], most: int = 25) -> None:
     table("Spans whose removal flips benign refusals, the surest first", names, rows, right=range(2, 7))
 
 
+def show_kernels(record: dict[str, Any], folder: Path, pictures: Sequence[Path]) -> None:
+    """Print the kernel between classes, their overlap, where they lie by layer, and the curves of a training."""
+    kernel, out = record["kernel"], console()
+    rows = [[r["of"], r["on"], _interval(r), str(r["n"])] for r in kernel["rows"]]
+    table("Normalised kernel: what moves by learning on", ("of", "on", "kernel", "pairs"), rows, right=(2, 3))
+    weights = f"the last {kernel['last']} blocks and the head" if kernel["last"] else "all weights"
+    out.print(
+        f"{kernel['each']} prompts of each class, {kernel['tokens']} tokens each, {weights} ({kernel['weights']:,}); "
+        f"by {kernel['way']}: {kernel['backward']:,} backward and {kernel['forward']:,} forward passes, "
+        f"{kernel['seconds']:.1f} s",
+        highlight=False,
+    )
+    rows = [[str(r["layer"]), r["a"], r["b"], _two(r["raw"]), _two(r["centred"])] for r in record["cosines"]]
+    table("Mean cosine of the states", ("layer", "of", "with", "raw", "centred"), rows, right=(3, 4))
+    lens = {(r["layer"], r["group"]): r for r in record["lens"]}
+    rows = []
+    for r in record["positions"]:
+        at = lens[r["layer"], r["group"]]
+        values = (r["called_harmful"], r["margin"], r["t"], at["refuse"], at["answer"])
+        rows.append([str(r["layer"]), r["group"], str(r["n"]), *map(_two, values)])
+    names = ("layer", "group", "n", "called harmful", "margin", "t", "lens: refuse", "lens: answer")
+    table("Where the classes lie: probe, position, lens", names, rows, right=range(2, 8))
+    if record.get("along"):
+        rows = [[str(r["step"]), r["class"], str(r["n"]), _interval(r)] for r in record["along"]]
+        table("P(refuse) along the training", ("update", "class", "n", "P(refuse)"), rows, right=(2, 3))
+    for path in pictures:
+        out.print(f"picture: {path}", highlight=False)
+    out.print(f"file: {folder / 'kernels.json'}", highlight=False)
+
+
+def _interval(row: dict[str, Any]) -> str:
+    if row["value"] is None:
+        return "no data"
+    return f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+
+
 def share(value: float | None, low: float | None, high: float | None) -> str:
     """Return a share with its interval, in per cent."""
     if value is None or low is None or high is None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 from demur.cli._console import console, emit_json, progress
-from demur.cli._explaining import show_boundary, show_causes, show_prompt, show_triggers, side_by_side
+from demur.cli._explaining import show_boundary, show_causes, show_kernels, show_prompt, show_triggers, side_by_side
 
 
 def register(app: typer.Typer) -> None:
@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
     def _group() -> None:
         """Explain what a model refuses."""
 
-    for add in (_boundary, _causes, _triggers, _prompt):
+    for add in (_boundary, _causes, _triggers, _prompt, _kernels):
         add(group)
 
 
@@ -177,3 +177,47 @@ def _prompt(group: typer.Typer) -> None:
             emit_json(found)
         else:
             show_prompt(found, folder)
+
+
+def _kernels(group: typer.Typer) -> None:
+    @group.command(help="How harmful, harmful-looking and plain prompts are tied: kernel, overlap, boundary, lens.")
+    def kernels(
+        model: str = typer.Argument("organism", help="organism, organism:base, a local folder, or a hub id."),
+        attached: Path | None = typer.Option(None, "--with", help="Folder of a saved adapter."),
+        benchmark: list[str] = typer.Option(["world"], help="Prompts that are explained; repeatable."),
+        fit_on: list[str] = typer.Option(["world:split=train"], "--fit", help="Prompts of the probe and the openers."),
+        training: Path | None = typer.Option(None, help="Folder with checkpoints: P(refuse) along the training."),
+        openers: str = typer.Option("", help="Model whose refusals give the openers, where this one refuses nothing."),
+        each: int = typer.Option(25, min=2, help="Prompts of each class in the kernel."),
+        tokens: int = typer.Option(10, min=1, help="Next tokens of each prompt in the kernel."),
+        last: int = typer.Option(2, min=0, help="Weights of the last so many blocks and the head; 0: all weights."),
+        way: str = typer.Option("auto", help="auto, exact (by autograd), or differences (needs little memory)."),
+        out: Path | None = typer.Option(None, help="Folder [default: runs/explain-kernels-MODEL]."),
+        as_json: bool = typer.Option(False, "--json", help="Print kernels.json."),
+    ) -> None:
+        from demur.errors import NotFound
+
+        if way not in ("auto", "exact", "differences"):
+            raise NotFound("way", way, ("auto", "exact", "differences"))
+        from demur.explain.kernel_job import Asked, explain_kernels
+        from demur.explain.kernels import Settings
+        from demur.report import kernel_figures
+
+        folder = out or Path("runs") / f"explain-kernels-{Path(model).name.replace(':', '-')}"
+        asked = Asked(
+            model=model,
+            benchmarks=benchmark,
+            fit=fit_on,
+            intervention=attached,
+            training=training,
+            openers=openers,
+            each=each,
+            kernel=Settings(tokens=tokens, last=last, way=way),  # type: ignore[arg-type]
+        )
+        with progress(quiet=as_json) as tell:
+            found = explain_kernels(asked, out=folder, progress=tell)
+        pictures = kernel_figures.write(folder, found)
+        if as_json:
+            emit_json(found)
+        else:
+            show_kernels(found, folder, pictures)
