@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from demur.cli._console import console, table
-from demur.report import boundary_tables
-from demur.report.tables import Table
 
 if TYPE_CHECKING:
     from demur.causes import Trigger
+    from demur.report.tables import Table
 
 
 def show_boundary(record: dict[str, Any], page: Path) -> None:
     """Print the explanation of one model."""
+    from demur.report import boundary_tables
+
     out = console()
     out.print(f"[bold]{record.get('label', record['model'])}[/bold], layer {record['layer']}", highlight=False)
     rows = [[str(n), *(_auc(record["auc"][name][i]) for name in record["auc"])] for i, n in enumerate(record["layers"])]
@@ -63,6 +64,8 @@ def _number(point: dict[str, Any], name: str) -> str:
 
 def side_by_side(comparison: dict[str, Any], page: Path) -> None:
     """Print what moved, and whose axis serves whom."""
+    from demur.report import boundary_tables
+
     for pair in comparison["moved"]:
         _show(boundary_tables.moved(pair))
     _show(boundary_tables.transfer(comparison["transfer"]))
