@@ -20,6 +20,7 @@ from demur.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
+    from demur.architectures import Frame
     from demur.chats import Encoded
     from demur.lm import LM
     from demur.rows import Action, Key
@@ -115,6 +116,34 @@ def edit(lm: LM, keys: Iterable[Key]) -> Iterator[dict[Key, Action]]:
     """
     with tapped({key: lm.port(*key) for key in keys}) as actions:
         yield actions
+
+
+def kept[T](frame: Frame, layers: Sequence[int], run: Callable[[], T], *, whole: bool = False) -> tuple[dict[int, Tensor], T]:
+    """Run something on a model and return the stream after blocks, with its gradients, and what was returned.
+
+    Args:
+        frame: the parts of the model.
+        layers: the blocks whose output is kept.
+        run: calls the model.
+        whole: whether all blocks run; else none after the last that is kept does, and what `run` returns means nothing.
+
+    Returns:
+        block -> Float["row token d_model"]: the very tensors of the forward pass.
+    """
+    states: dict[int, Tensor] = {}
+
+    def keep(layer: int) -> Action:
+        def action(h: Tensor) -> Tensor:
+            states[layer] = h
+            return h
+
+        return action
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(frame.only(0, len(frame.blocks) - 1 if whole else max(layers)))
+        ports: dict[Key, Port] = {(layer, "resid_post"): Port(frame.blocks[layer], incoming=False) for layer in layers}
+        stack.enter_context(tapped(ports)).update({key: keep(key[0]) for key in ports})
+        return states, run()
 
 
 class Chunk(NamedTuple):
