@@ -68,50 +68,55 @@ def passage(lm: LM, prompt: Prompt, answer: str, *, longest: int = LONGEST, whol
     return Passage(ids=ids, answer=len(asked), first=0 if whole else len(asked))
 
 
+Draw = Callable[[int, random.Random], Passage]
+"""From a number that counts up, over all updates, and dice, to a passage."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """What one term reads at each update, and how much it counts."""
 
     role: str
-    draw: Callable[[int, random.Random], Passage]
-    """From a number that counts up, over all updates, and dice, to a passage."""
+    draw: Draw
     each: int
     """Passages per update."""
     coefficient: Callable[[float], float] = lambda done: 1.0
     """From the share of the training that is done (0 at the first update) to the term's coefficient."""
+    pool: str = ""
+    """Parts of one pool are averaged together; by default each is averaged alone."""
 
 
 def course(parts: Sequence[Part], steps: int, *, seed: int = 0) -> list[dict[str, Any]]:
     """Return the rows of every update, one update after the other.
 
-    The mean over an update's rows of scale * loss is the sum over the parts of coefficient * (sum of the weighted
-    values over the passages' tokens / number of these tokens).
+    The mean over an update's rows of scale * loss is the sum over the pools of coefficient * (sum of the weighted
+    values over the pool's tokens / number of these tokens).
     """
     size = sum(part.each for part in parts)
-    rows: list[dict[str, Any]] = []
-    for step in range(steps):
-        for part in parts:
-            dice = [random.Random(f"{seed} {part.role} {step} {i}") for i in range(part.each)]
-            drawn = [part.draw(step * part.each + i, dice[i]) for i in range(part.each)]
-            spans = [(p.first, len(p.ids) if p.last is None else p.last) for p in drawn]
-            tokens = sum(end - start for start, end in spans) / part.each
-            share = part.coefficient(step / steps) * size / part.each
-            rows += [
-                {
-                    "kind": part.role,
-                    "input_ids": list(p.ids),
-                    "span": span,
-                    "answer": p.answer,
-                    "tokens": tokens,
-                    "scale": share * p.weight,
-                    "item": p.item,
-                }
-                for p, span in zip(drawn, spans, strict=True)
-            ]
+    return [row for step in range(steps) for row in _update(parts, step, step / steps, (size, seed))]
+
+
+def _update(parts: Sequence[Part], step: int, done: float, what: tuple[int, int]) -> list[dict[str, Any]]:
+    """Return the rows of one update; `what` holds their number and the seed."""
+    size, seed = what
+    drawn: list[tuple[Part, Passage, tuple[int, int]]] = []
+    for part in parts:
+        for i in range(part.each):
+            one = part.draw(step * part.each + i, random.Random(f"{seed} {part.role} {step} {i}"))
+            drawn.append((part, one, (one.first, len(one.ids) if one.last is None else one.last)))
+    counts: dict[str, list[int]] = {}
+    for part, _, (start, end) in drawn:
+        counts.setdefault(part.pool or part.role, []).append(end - start)
+    rows = []
+    for part, one, span in drawn:
+        own = counts[part.pool or part.role]
+        row = {"kind": part.role, "input_ids": list(one.ids), "span": span, "answer": one.answer, "item": one.item}
+        scale = part.coefficient(done) * one.weight * size / len(own)
+        rows.append({**row, "tokens": sum(own) / len(own), "scale": scale})
     return rows
 
 
-def cycle(passages: Sequence[Passage], *, seed: int = 0) -> Callable[[int, random.Random], Passage]:
+def cycle(passages: Sequence[Passage], *, seed: int = 0) -> Draw:
     """Return what draws each passage once per pass, every pass in an order of its own.
 
     Raises:
@@ -120,13 +125,20 @@ def cycle(passages: Sequence[Passage], *, seed: int = 0) -> Callable[[int, rando
     if not passages:
         raise ConfigError("training: a term has no passages to read")
 
+    orders: dict[int, list[int]] = {}
+
     def draw(number: int, dice: random.Random) -> Passage:
         turn, place = divmod(number, len(passages))
-        order = list(range(len(passages)))
-        random.Random(f"{seed} {turn}").shuffle(order)
-        return passages[order[place]]
+        if turn not in orders:
+            orders[turn] = random.Random(f"{seed} {turn}").sample(range(len(passages)), len(passages))
+        return passages[orders[turn][place]]
 
     return draw
+
+
+def alternate(*draws: Draw) -> Draw:
+    """Return what draws from each of several in turn."""
+    return lambda number, dice: draws[number % len(draws)](number // len(draws), dice)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

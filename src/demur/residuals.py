@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from demur.lm import LM
     from demur.rows import Action, Key
     from demur.types import Prompt
+
+Given = TypeVar("Given")
 
 WINDOW = 4096
 """Prompts that are sorted by length together."""
@@ -118,7 +120,9 @@ def edit(lm: LM, keys: Iterable[Key]) -> Iterator[dict[Key, Action]]:
         yield actions
 
 
-def kept[T](frame: Frame, layers: Sequence[int], run: Callable[[], T], *, whole: bool = False) -> tuple[dict[int, Tensor], T]:
+def kept(
+    frame: Frame, layers: Sequence[int], run: Callable[[], Given], *, whole: bool = False
+) -> tuple[dict[int, Tensor], Given]:
     """Run something on a model and return the stream after blocks, with its gradients, and what was returned.
 
     Args:
