@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from demur.errors import DataError
@@ -109,19 +108,37 @@ def passages(lm: LM, texts: Sequence[Text], *, longest: int = LONGEST, whole: bo
     return [passage(lm, t.prompt, t.answer, longest=longest, whole=whole) for t in texts]
 
 
-def without_prompt(lm: LM, texts: Sequence[Text], share: float, *, seed: int, longest: int = LONGEST) -> Draw:
-    """Return what draws texts, `share` of them with an empty user message in the prompt's place."""
-    full = passages(lm, texts, longest=longest)
+def without_prompt(
+    lm: LM,
+    texts: Sequence[Text],
+    share: float,
+    *,
+    seed: int,
+    longest: int = LONGEST,
+    weights: Sequence[float] | None = None,
+) -> Draw:
+    """Return what draws texts, `share` of them with an empty user message in the prompt's place.
+
+    Args:
+        lm: the model.
+        texts: what is drawn.
+        share: of them that lose their prompt.
+        seed: of the order.
+        longest: tokens of a text.
+        weights: one for each text; 1 by default.
+    """
+    given = [1.0] * len(texts) if weights is None else weights
+    full = [replace(p, weight=w) for p, w in zip(passages(lm, texts, longest=longest), given, strict=True)]
     if not share:
         return cycle(full, seed=seed)
-    empty = [dataclasses.replace(t, prompt=dataclasses.replace(t.prompt, text="", history=())) for t in texts]
-    numbered = [dataclasses.replace(p, item=i) for i, p in enumerate(full)]
+    empty = [replace(t, prompt=replace(t.prompt, text="", history=())) for t in texts]
+    numbered = [replace(p, item=i) for i, p in enumerate(full)]
     bare, whole = passages(lm, empty, longest=longest), cycle(numbered, seed=seed)
 
     def draw(number: int, dice: random.Random) -> Passage:
         one = whole(number, dice)
         if dice.random() < share:
-            one = bare[one.item]
-        return dataclasses.replace(one, item=-1)
+            one = replace(bare[one.item], weight=one.weight)
+        return replace(one, item=-1)
 
     return draw
