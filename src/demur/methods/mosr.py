@@ -144,7 +144,7 @@ class Mosr:
             pseudo = [e.prompt for e in data.of("borderline", "fit")]
         if not pseudo:
             raise DataError(
-                "mosr: the model refuses no benign prompt of the fit split, so harmful texts can be compared with none; "
+                "mosr: the model refuses no benign prompt of the fit split, so there is nothing to compare with; "
                 "set pseudo=borderline to compare with all borderline prompts, or weights=none"
             )
         plain = [t.prompt for t in texts.safe if t.prompt.kind == "plain"]

@@ -92,7 +92,7 @@ class XBoundary:
         if not near:
             raise DataError(
                 f"x_boundary: none of {len(texts.refused)} benign prompts that the model refuses has a compliant "
-                "answer; give rows with the answer in `answer` and the refusal in `rejected` (--data), as mining and rass make"
+                "answer; give rows (--data) with the answer in `answer` and the refusal in `rejected`"
             )
         compliant = passages(lm, texts.answers, whole=False)
         targets = mean_units(lm, compliant, where.layers)
