@@ -5,6 +5,8 @@
     role_play             a character that answers everything is asked
     template:NAME         the request in a fixed frame; NAME is one of `TEMPLATES`
     all                   each of them once, prefill with three words
+    chat:NAME             the model's own chat template left out, or another in its place; NAME is one of `CHATS`.
+                          Only a model that is loaded here can be asked so; not among `all`
 
 An attacked prompt keeps the group of the plain one, so both are resampled together. Its category is `attack-…`, by
 which the safety floor knows it; its own category goes to `category` in its meta, the attack's name to `attack`.
@@ -22,7 +24,7 @@ from dataclasses import dataclass, replace
 
 from demur.errors import ConfigError, NotFound
 from demur.types import ATTACK, Prompt
-from demur.world.phrases import WRAPPERS
+from demur.world.phrases import CHATS, WRAPPERS
 
 PREFILL_WORDS = 3
 """Words of the opener where `prefill` names no number."""
@@ -82,7 +84,7 @@ class Attack:
 
     kind: str
     name: str = ""
-    """Of a template."""
+    """Of a template or chat."""
     words: int = 0
     """Of a prefill."""
 
@@ -97,6 +99,8 @@ class Attack:
             meta += (("category", prompt.category),)
         if self.kind == "prefill":
             meta += (("prefill", opener(prompt.language, self.words)),)
+        if self.kind == "chat":
+            meta += (("chat", CHATS[self.name]),)
         return replace(
             prompt,
             id=f"{prompt.id}#{self}",
@@ -108,7 +112,7 @@ class Attack:
         )
 
     def _text(self, prompt: Prompt) -> str:
-        if self.kind == "prefill":
+        if self.kind in ("prefill", "chat"):
             return prompt.text
         frames = TEMPLATES[self.name] if self.kind == "template" else WRAPPERS[self.kind]
         text = prompt.text
@@ -140,12 +144,13 @@ def parse(text: str) -> tuple[Attack, ...]:
     kind, colon, rest = text.partition(":")
     if kind == "prefill":
         return (Attack("prefill", words=_words(rest, text) if colon else PREFILL_WORDS),)
-    if kind == "template":
-        if rest not in TEMPLATES:
-            raise NotFound("template", rest, TEMPLATES, where=f"attack {text!r}")
-        return (Attack("template", name=rest),)
+    if kind == "template" or (kind == "chat" and colon):
+        known = TEMPLATES if kind == "template" else CHATS
+        if rest not in known:
+            raise NotFound(kind, rest, known, where=f"attack {text!r}")
+        return (Attack(kind, name=rest),)
     if text not in _NAMES:
-        raise NotFound("attack", text, (*_NAMES, "prefill:N", "all", "none"))
+        raise NotFound("attack", text, (*_NAMES, *(f"chat:{name}" for name in CHATS), "prefill:N", "all", "none"))
     return (Attack(text),)
 
 

@@ -80,6 +80,8 @@ class Chats:
     def render(self, prompt: Prompt, *, system: str | None = None, thinking: Thinking = "auto") -> str:
         """Return the prompt as the model reads it, with the generation header.
 
+        Where its `meta` holds `chat`, that frame stands in place of the template (an attack).
+
         Args:
             prompt: system text, history and user message. With `system=None` a template's own default system
                 text stands; `system=""` suppresses it.
@@ -88,6 +90,8 @@ class Chats:
                 template's default.
         """
         text = joined(system, prompt.system)
+        if frame := prompt.get("chat"):
+            return self._start + frame.replace("{q}", joined(text, prompt.text) or "")
         if not self.has_template:
             return "\n\n".join([t for t in (text, *(t for _, t in prompt.history), prompt.text) if t])
         rendered = self._apply(self._messages(prompt, text), thinking)
@@ -97,6 +101,13 @@ class Chats:
             elif not rendered.rstrip().endswith(CLOSE):
                 rendered += f"{OPEN}\n\n{CLOSE}\n\n"
         return rendered
+
+    @functools.cached_property
+    def _start(self) -> str:
+        """The token that the template itself begins a conversation with, if any."""
+        mark = self.tokenizer.bos_token or ""
+        begins = self.has_template and mark and self._apply([{"role": "user", "content": "hello"}], "auto")
+        return mark if begins and begins.startswith(mark) else ""
 
     @functools.cached_property
     def harmony(self) -> bool:

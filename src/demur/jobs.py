@@ -5,32 +5,46 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from demur import fitted, leaks
-from demur.assemble import measurement, spec
+from demur.assemble import build_benchmarks, measurement, spec
 from demur.cache import opened
 from demur.errors import ConfigError
 from demur.files import lock, read_json, read_rows
 from demur.fitting import examples
 from demur.generators.local import Local
 from demur.lm import LM
-from demur.measure import Progress, measure
+from demur.measure import Progress, collect_prompts, measure
 from demur.methods._choice import FILE as CHOICE
 from demur.methods._contrast import check_layers
+from demur.methods._learnable import rows as rows_of
 from demur.records import LoadedRun
 from demur.settings import PartSpec, build
-from demur.types import DEFAULT_JUDGE, Example, FitData, Judge, Sampling
+from demur.types import DEFAULT_JUDGE, Example, FitData, Judge, Prompt, Sampling
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """What is fitted on, and what must not stand in it."""
+
+    data: Path | None = None
+    """A JSONL file of `Example` rows; without it the model answers `fit` and `dev`, and is judged."""
+    fit: Sequence[str] = ()
+    dev: Sequence[str] = ()
+    test: Sequence[str] = ()
+    """Benchmarks that will test the result."""
+    allow_overlap: bool = False
+    """Go on where what is fitted on stands in the dev split or in `test`."""
 
 
 def fit_method(
     method: PartSpec,
     *,
     model: str,
-    data: Path | None,
-    fit: Sequence[str],
-    dev: Sequence[str],
+    rows: Rows,
     judges: Sequence[str],
     out: Path,
     progress: Progress,
@@ -40,9 +54,7 @@ def fit_method(
     Args:
         method: the method's name and settings.
         model: what to load.
-        data: a JSONL file of `Example` rows; without it the model answers `fit` and `dev`, and is judged.
-        fit: benchmarks of the fit split.
-        dev: benchmarks of the dev split.
+        rows: what is fitted on.
         judges: judges of the answers; none means the cards' own.
         out: folder; answers go to `fit/` and `dev/` in it, the result to `intervention/`, with `fit.json` beside it:
             the method, its settings and, where it is for comparison only, why.
@@ -53,33 +65,45 @@ def fit_method(
 
     Raises:
         ConfigError: for unknown names or settings, or a layer out of range.
-        DataError: when a group of prompts that the method needs is missing.
+        DataError: when a group of prompts that the method needs is missing, or what is fitted on stands in what it is
+            evaluated on.
 
     Under `accelerate launch` every process runs this with the same `data`, and the first alone writes to `out`.
     """
     made = build("methods", method)
     rank, count = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    if count > 1 and data is None:
+    if count > 1 and rows.data is None:
         raise ConfigError("several processes can only fit on --data: measure first, then fit on the examples")
     lm = _load(model)
     if hasattr(made, "layer"):
         check_layers(lm, (made.layer,))
-    rows: list[Example] = []
     with lock(out) if rank == 0 else contextlib.nullcontext():
-        if data is not None:
-            rows = read_rows(data, Example)
-        else:
-            rows += examples(_answered(model, fit, judges, out / "fit", progress), "fit")
-            rows += examples(_answered(model, dev, judges, out / "dev", progress), "dev")
-        parts = {split: [e.prompt for e in rows if e.split == split] for split in ("fit", "dev")}
+        found = _examples(model, rows, judges, out, progress)
         if rank == 0:
-            leaks.check(parts, out)
+            leaks.check(_stages(made, found, rows.test), out, allowed=rows.allow_overlap)
             (out / CHOICE).unlink(missing_ok=True)
-        given = made.fit(lm, FitData(examples=tuple(rows), judge=_judge(judges, rows), out=out))
+        given = made.fit(lm, FitData(examples=tuple(found), judge=_judge(judges, found), out=out))
         if rank == 0:
             given.save(out / "intervention")
             fitted.write(out / "intervention", method)
     return out / "intervention", given.describe()
+
+
+def _examples(model: str, rows: Rows, judges: Sequence[str], out: Path, tell: Progress) -> list[Example]:
+    if rows.data is not None:
+        return read_rows(rows.data, Example)
+    fit = examples(_answered(model, rows.fit, judges, out / "fit", tell), "fit")
+    return [*fit, *examples(_answered(model, rows.dev, judges, out / "dev", tell), "dev")]
+
+
+def _stages(method: Any, found: Sequence[Example], test: Sequence[str]) -> dict[str, list[Prompt]]:
+    """Return the prompts by stage: what is fitted on (a method's own file in its place), the dev split, the test."""
+    trained = rows_of(Path(method.file)) if getattr(method, "file", "") else found
+    stages = {
+        "fit": [e.prompt for e in trained if e.split == "fit"],
+        "dev": [e.prompt for e in found if e.split == "dev"],
+    }
+    return {**stages, "test": collect_prompts(build_benchmarks(test))} if test else stages
 
 
 def choice(out: Path) -> str:

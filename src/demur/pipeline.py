@@ -30,6 +30,7 @@ from demur.interventions.gated import Gated
 from demur.lm import load as load_lm
 from demur.measure import Measurement, Progress, collect_prompts, measure
 from demur.methods._contrast import Contrast
+from demur.methods._learnable import rows as rows_of
 from demur.named import choose_named
 from demur.price import price
 from demur.readout import Openers, find_openers
@@ -345,9 +346,12 @@ def screening_prompts(prompts: Sequence[Prompt], most: int) -> list[Prompt]:
 
 
 def _check_overlap(recipe: Recipe, out: Path) -> None:
-    """Warn where what is fitted or chosen on stands in what is chosen or tested on, before a model is loaded."""
+    """Stop or warn where what is fitted or chosen on stands in what is tested on, before a model is loaded."""
     named = {"fit": recipe.select.fit, "validation": recipe.select.validation, "test": recipe.benchmarks}
-    leaks.check({name: collect_prompts(build_benchmarks(parts)) for name, parts in named.items()}, out)
+    stages = {name: collect_prompts(build_benchmarks(parts)) for name, parts in named.items()}
+    if recipe.method is not None and recipe.method.settings.get("file"):
+        stages["fit"] = [e.prompt for e in rows_of(Path(recipe.method.settings["file"]))]
+    leaks.check(stages, out, allowed=recipe.select.allow_overlap)
 
 
 def _claim(recipe: Recipe, out: Path, overwrite: bool) -> None:

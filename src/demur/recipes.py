@@ -75,6 +75,8 @@ class SelectSettings:
     """Benchmarks that the choice is made on."""
     test_missed: bool = False
     """Whether the method that `[method]` names is tested, for comparison, though it misses the floor on validation."""
+    allow_overlap: bool = False
+    """Whether to go on where what is fitted on stands in what is chosen or tested on; the report says so in red."""
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Literal
 
 from demur import training
 from demur.decoding import decode
+from demur.errors import DataError
 from demur.files import write_rows
 from demur.interventions.steer import Steer
 from demur.judges import apply
@@ -122,12 +123,33 @@ def choose(
         if role == "harmful":
             twins = {e.prompt.pair for e in found["benign"]}
             rows.sort(key=lambda e: e.prompt.id not in twins)
-            rows = _mixed(rows, most.get(role, len(rows)), attacked)
+            rows = mixed(rows, most.get(role, len(rows)), attacked)
         found[role] = rows[: most.get(role, len(rows))]
     return found
 
 
-def _mixed(rows: Sequence[Example], most: int, attacked: float) -> list[Example]:
+def choose_untuned(
+    examples: Iterable[Example], most: dict[Role, int], *, attacked: float = 1.0, seed: int = 0
+) -> dict[Role, list[Example]]:
+    """Return what `choose` does, harmful prompts among it whatever the model did with them: it is to learn refusing.
+
+    Raises:
+        DataError: when the fit split holds no harmful prompt, or no plain one that was answered.
+    """
+
+    def to_refuse(e: Example) -> Example:
+        return dataclasses.replace(e, label="refusal", answer=e.answer if e.label == "refusal" else "")
+
+    given = (to_refuse(e) if e.prompt.expected == "refuse" else e for e in examples)
+    chosen = choose(given, most, attacked=attacked, seed=seed)
+    needed: tuple[tuple[Role, str], ...] = (("general", "plain/fit/compliance"), ("harmful", "harmful/fit"))
+    for role, what in needed:
+        if not chosen[role]:
+            raise DataError(f"safety tuning needs {what} prompts, and there are none")
+    return chosen
+
+
+def mixed(rows: Sequence[Example], most: int, attacked: float) -> list[Example]:
     """Return `most` harmful examples, of them at most the share `attacked` under attack, each part in its order."""
     parts: dict[bool, list[Example]] = {True: [], False: []}
     for example in rows:

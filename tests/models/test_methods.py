@@ -29,7 +29,8 @@ def data(each: int = 12) -> FitData:
     return FitData(examples=tuple(rows))
 
 
-TRAINED = {"rass": {"max_new_tokens": 8, "checkpoints": 1}}
+SHORT = {"max_new_tokens": 8, "checkpoints": 1, "weaker": ()}
+TRAINED = dict.fromkeys(("rass", "sft", "dpo", "stl", "stl_aug", "trigger_matched"), SHORT)
 """Methods that train, with settings that make them short."""
 UNFITTED = {
     "adacd": {},
@@ -50,7 +51,9 @@ OWN_LAYERS = {
     "ignore_words": {"most": (3,)},
 }
 """Methods that name layers in their own way, or none, with settings that leave nothing to choose."""
-NO_LAYER = ("abliterate", "ignore_words", "refusal_steering")
+ON_ANSWERS = ("dpo", "sft", "stl")
+"""Methods that train on answers as they stand, without a layer."""
+NO_LAYER = ("abliterate", "ignore_words", "refusal_steering", *ON_ANSWERS)
 FITTED = [name for name in registry.names("methods") if name not in UNFITTED]
 SEARCHED = ("refusal_direction", "refusal_steering", "scans", "surgical")
 FITS = [
@@ -63,14 +66,15 @@ FITS = [
 
 
 def settings(name: str) -> dict:
-    return {**UNFITTED, **OWN_LAYERS}.get(name, {"layer": 1, **TRAINED.get(name, {})})
+    layer = {} if name in ON_ANSWERS else {"layer": 1}
+    return {**UNFITTED, **OWN_LAYERS}.get(name, {**layer, **TRAINED.get(name, {})})
 
 
 @pytest.mark.parametrize(("name", "family"), FITS)
 def test_fit_saves_loads_and_describes_itself_equally(name, family, tmp_path):
     lm = families.lm(family)
-    if name == "ignore_words":
-        pytest.skip("a random model refuses nothing that leaving a word out could free: test_prompt_side.py")
+    if name in ("ignore_words", "trigger_matched"):
+        pytest.skip("a random model refuses nothing that leaving a word out could free: it has a test of its own")
     fitted = build("methods", PartSpec(name, settings(name))).fit(lm, data())
     fitted.save(tmp_path / "it")
     again = load(tmp_path / "it")
@@ -80,7 +84,7 @@ def test_fit_saves_loads_and_describes_itself_equally(name, family, tmp_path):
         assert again.plan(lm).fingerprint == fitted.plan(lm).fingerprint
 
 
-@pytest.mark.parametrize("name", FITTED)
+@pytest.mark.parametrize("name", [name for name in FITTED if name not in ("dpo", "sft")])
 def test_fit_says_which_prompts_are_missing(name):
     few = FitData(examples=tuple(e for e in data().examples if e.prompt.kind != "plain"))
     with pytest.raises(DataError, match="plain/fit/compliance"):

@@ -8,6 +8,7 @@ from demur import attacks, floor
 from demur.errors import ConfigError, NotFound
 from demur.metrics import Outcome
 from demur.types import Prompt
+from demur.world.phrases import CHATS
 
 
 def prompt(**changes: object) -> Prompt:
@@ -101,3 +102,13 @@ def test_the_floor_counts_attacked_prompts_in_their_own_stratum() -> None:
     sizes = {s.name: (s.n, s.groups) for s in result.strata}
     assert sizes["attacked"] == (6, 6)
     assert sizes["harmful"] == (6, 6)
+
+
+def test_a_swapped_chat_template_leaves_the_text_and_is_said_in_meta() -> None:
+    for name, frame in CHATS.items():
+        got = one(f"chat:{name}")(prompt())
+        assert (got.text, got.get("chat"), got.category) == (prompt().text, frame, f"attack-chat:{name}")
+        assert frame.count("{q}") == 1
+    with pytest.raises(NotFound, match="chatml"):
+        attacks.parse("chat:chatm")
+    assert not any(attack.kind == "chat" for attack in attacks.parse("all"))

@@ -9,6 +9,7 @@ import pytest
 
 from demur import leaks
 from demur.assemble import build_benchmarks
+from demur.errors import DataError
 from demur.measure import collect_prompts
 from demur.types import Prompt
 from tests.unit.test_cli import demur
@@ -51,6 +52,19 @@ def test_translations_of_one_item_are_found_by_their_group(tmp_path: Path) -> No
     with pytest.warns(leaks.OverlapWarning, match="1 by their group"):
         (leak,) = leaks.check({"fit": fit, "test": test}, tmp_path)
     assert leak.grouped == 1
+
+
+def test_a_training_set_that_is_evaluated_on_stops_with_the_ids(tmp_path: Path) -> None:
+    fit = rows("one", "What is a lake?", groups=("g1",))
+    test = rows("two", "Which hill is high?", "what is a LAKE")
+    with pytest.raises(DataError, match=r"of 2 prompts of two \(test\) .*\(two/1\).*--allow-overlap"):
+        leaks.check({"fit": fit, "test": test}, tmp_path, allowed=False)
+    assert [r["exact_b"] for r in read(tmp_path)] == [1]
+    moved = Prompt(id="one/de", text="Wo liegt das Boot?", expected=None, source="one", group="g1")
+    with pytest.raises(DataError, match=r"1 by their group \(one/de\)"):
+        leaks.check({"fit": fit, "test": [moved]}, tmp_path, allowed=False)
+    with pytest.warns(leaks.OverlapWarning):
+        leaks.check({"validation": fit, "test": test}, tmp_path, allowed=False)
 
 
 def test_clean_stages_leave_an_empty_list_and_no_warning(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def test_a_benchmark_keeps_settings_of_its_own(tmp_path: Path) -> None:
     assert part.settings["limit"] == 40
     assert {p.category for p in prompts_of("world:limit=40,attack=role_play")} == {"attack-role_play"}
     with pytest.raises(NotFound, match="benchmark world, setting attack"):
-        prompts_of("world:attack=prefill:8")
+        prompts_of("world:attack=prefil")
     path = tmp_path / "own.jsonl"
     rows = [{"text": f"q{i}", "tongue": "de" if i % 2 else "en", "expected": "comply"} for i in range(8)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -9,8 +9,9 @@ from collections import Counter, defaultdict
 import pytest
 
 from demur import world
-from demur.benchmarks.world import World
+from demur.benchmarks.world import SUITE, World
 from demur.errors import ConfigError, DataError, NotFound
+from demur.judges import oracle
 from demur.types import Prompt, from_json, to_json
 from demur.world import combos, phrases
 from demur.world.combos import Word
@@ -354,6 +355,37 @@ def test_limit_keeps_strata_and_twins(limit: int) -> None:
         assert {p.category for p in rows} == set(world.FAMILIES)
     longer = {p.id for p in World(limit=limit + 50)()}
     assert ids <= longer
+
+
+def test_a_prefill_gives_the_first_words_of_the_worlds_own_answer_and_never_the_place() -> None:
+    for words in (1, 3, 50):
+        rows = list(World(split="validation", attack=f"prefill:{words}")())
+        assert len({p.id for p in rows}) == len(rows) == len({p.group for p in rows})
+        for p in rows:
+            given, answer = p.get("prefill"), p.get("answer")
+            assert answer.startswith(given)
+            assert given
+            if words < 4:
+                assert len(given if p.language == "zh" else given.split(" ")) == words
+            if words == 50:
+                assert oracle.label(p, given)[0] == "gibberish"
+                assert oracle.label(p, answer)[0] == "compliance"
+                assert oracle.label(p, f"{given} {phrases.REFUSALS[p.language][0]}")[0] == "refusal"
+    with pytest.raises(ConfigError, match="'x' is no number of words"):
+        World(attack="prefill:x")()
+
+
+def test_the_suite_asks_the_same_prompts_under_every_attack() -> None:
+    rows = list(World(split="validation", attack="suite", languages="en,zh")())
+    assert len({p.id for p in rows}) == len(rows)
+    by = {}
+    for p in rows:
+        by.setdefault(p.get("attack"), set()).add(p.group)
+    assert tuple(by) == SUITE
+    assert len({frozenset(groups) for groups in by.values()}) == 1
+    assert {(p.kind, p.expected, p.source, p.pair) for p in rows} == {("harmful", "refuse", "world", "")}
+    with pytest.raises(NotFound, match="fiktion"):
+        World(attack="template:fiktion")()
 
 
 def test_limit_on_attacks_takes_each_attack() -> None:

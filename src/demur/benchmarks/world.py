@@ -7,10 +7,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-from demur import world
+from demur import attacks, world
 from demur.errors import ConfigError, NotFound
 from demur.types import Card, Prompt
 from demur.world import phrases
+
+SUITE = (
+    *phrases.ATTACKS,
+    *(f"prefill:{words}" for words in (1, 2, 4, 8)),
+    *(f"template:{name}" for name in attacks.TEMPLATES),
+    *(f"chat:{name}" for name in phrases.CHATS),
+)
+"""Every attack of the suite."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +48,9 @@ class World:
     split: Literal["train", "validation", "test"] = "test"
     """Which split of the world's combinations."""
     attack: str = ""
-    """"" for none; `prefill`, `refusal_suppression`, `role_play` or `all`: harmful prompts under attack only."""
+    """"" for none; `prefill`, `refusal_suppression`, `role_play` or `all` of these: harmful prompts under attack only.
+    Also `prefill:K` (the first K words of the world's own answer are given), `template:NAME` and `chat:NAME` (as any
+    benchmark takes them), and `suite`: every one of all these."""
     system: str = ""
     """"" for none; `neutral`, `refuse_all` or `restrict` (plain prompts, half of them off the allowed topic)."""
     ask: str = ""
@@ -73,9 +83,8 @@ class World:
         if self.limit < 0:
             raise ConfigError(f"benchmark world: limit is {self.limit}; it must be 0 (all prompts) or more")
         if self.attack:
-            _known("attack", self.attack, (*phrases.ATTACKS, "all"))
-            names = phrases.ATTACKS if self.attack == "all" else (self.attack,)
-            return [prompt for name in names for prompt in world.attacked(self.split, name)]
+            names = {"all": phrases.ATTACKS, "suite": SUITE}.get(self.attack, (self.attack,))
+            return [prompt for name in names for prompt in _attacked(self.split, name)]
         plain = world.prompts(self.split)
         if self.system:
             _known("system", self.system, tuple(phrases.SYSTEMS))
@@ -84,6 +93,19 @@ class World:
             _known("ask", self.ask, ("belief",))
             return [_belief(prompt) for prompt in plain]
         return plain
+
+
+def _attacked(split: str, name: str) -> Iterable[Prompt]:
+    kind, colon, rest = name.partition(":")
+    if kind in ("template", "chat"):
+        (attack,) = attacks.parse(name)
+        return [replace(attack(prompt), pair="") for prompt in world.targets(split)]
+    if kind == "prefill" and colon:
+        if not (rest.isascii() and rest.isdigit() and int(rest) > 0):
+            raise ConfigError(f"benchmark world, attack {name!r}: {rest!r} is no number of words; write prefill:3")
+        return world.attacked(split, kind, int(rest))
+    _known("attack", name, (*phrases.ATTACKS, "all", "suite", "prefill:K", "template:NAME", "chat:NAME"))
+    return world.attacked(split, name)
 
 
 def _known(setting: str, value: str, allowed: tuple[str, ...]) -> None:

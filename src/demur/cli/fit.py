@@ -24,6 +24,12 @@ def register(app: typer.Typer) -> None:
             ["world:split=validation", "world:split=validation,attack=all"],
             help="Benchmarks to calibrate on; repeatable.",
         ),
+        test: list[str] = typer.Option(
+            [], help="Benchmarks that will test the result: what is fitted on must not stand in them; repeatable."
+        ),
+        allow_overlap: bool = typer.Option(
+            False, help="Go on where what is fitted on stands in --dev, the data's dev split or --test."
+        ),
         judge: list[str] = typer.Option([], help="Judges of the answers [default: the cards']."),
         out: Path = typer.Option(Path("runs/fit"), help="Folder for the answers and the intervention."),
         as_json: bool = typer.Option(False, "--json", help="Print JSON."),
@@ -32,12 +38,17 @@ def register(app: typer.Typer) -> None:
 
         part = parse_part(method)
         check("methods", part)
-        from demur.jobs import choice, fit_method
+        from demur.jobs import Rows, choice, fit_method
         from demur.registry import comparison_only
 
         with progress(quiet=as_json) as tell:
             folder, described = fit_method(
-                part, model=model, data=data, fit=fit_on, dev=dev, judges=judge, out=out, progress=tell
+                part,
+                model=model,
+                rows=Rows(data=data, fit=fit_on, dev=dev, test=test, allow_overlap=allow_overlap),
+                judges=judge,
+                out=out,
+                progress=tell,
             )
         why, warning = choice(out), comparison_only("methods", part.name)
         if as_json:

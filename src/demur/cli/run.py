@@ -34,12 +34,15 @@ def register(app: typer.Typer) -> None:
         out: Path | None = typer.Option(None, help="Folder for everything [default: runs/NAME]."),
         set_: list[str] = typer.Option([], "--set", help="Override a setting: select.margin=0.01; repeatable."),
         overwrite: bool = typer.Option(False, help="Start anew where the folder holds another recipe."),
+        allow_overlap: bool = typer.Option(
+            False, help="Go on where what is fitted on stands in what is tested on; the report says so in red."
+        ),
         no_cache: bool = NO_CACHE,
         as_json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
     ) -> None:
         from demur.recipes import load_recipe
 
-        loaded = load_recipe(recipe, set_)
+        loaded = load_recipe(recipe, [*set_, "select.allow_overlap=true"] if allow_overlap else set_)
         from demur.grid import run_recipe
 
         folder = out or Path("runs") / loaded.name

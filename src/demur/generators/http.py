@@ -130,6 +130,9 @@ class Http(Counted):
                 if prefill and self.prefill == "none":
                     text = "the answer should begin with a prefill, and generator http has prefill=none"
                     return Response(prompt_id=prompt.id, sample=sample, text="", finish="error", error=text)
+                if prompt.get("chat"):
+                    text = "the chat template is to be swapped, and a server applies its own; ask a local model"
+                    return Response(prompt_id=prompt.id, sample=sample, text="", finish="error", error=text)
                 reading = Reading(prefill, self.thinking_opened, self.thinking_markers)
                 return await calls.answer(self.body(prompt, sampling, sample, model), prompt, sample, reading)
 

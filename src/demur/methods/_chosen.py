@@ -47,7 +47,7 @@ def by_rule(
         raise DataError("the rules of selection need borderline prompts that the model refused; the fit split has none")
     harmful = [e.prompt.text for e in examples if e.split == "fit" and e.prompt.expected == "refuse"]
     fitted = [e for e in examples if not e.prompt.category.startswith(ATTACK)]
-    scores = BoundaryScorer.fit(lm, fitted, _openers(lm, fitted), unusable=True)([e.prompt for e in pool])
+    scores = BoundaryScorer.fit(lm, fitted, openers(lm, fitted), unusable=True)([e.prompt for e in pool])
     groups = {name: number for number, name in enumerate(sorted({e.prompt.cluster for e in pool}))}
     scored = Scored(
         d=np.array([math.nan if s.d is None else s.d for s in scores]),
@@ -67,7 +67,7 @@ def by_rule(
     ]
 
 
-def _openers(lm: LM, examples: Sequence[Example]) -> Openers | None:
+def openers(lm: LM, examples: Sequence[Example]) -> Openers | None:
     """Return the openers of the model's refusals among its answers; None where the examples hold no answers."""
     known = [e for e in examples if e.answer and e.label]
     answers = [Response(prompt_id=e.prompt.id, text=e.answer, finish="stop", n_tokens=1) for e in known]

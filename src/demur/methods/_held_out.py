@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from demur import floor, metrics
 from demur.checkpoints import Checkpoint
@@ -18,6 +18,10 @@ from demur.types import FitData, Item, Judge, Response, Sampling
 if TYPE_CHECKING:
     from demur.lm import LM
     from demur.plan import Intervention
+
+Aim = Literal["answered", "balance"]
+"""What is made as large as the floor allows: the answered rate, or for a method that gives a model its safety in the
+first place, the harmonic mean of answered and held."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,23 +67,23 @@ class HeldOut:
         }
 
     def choose(
-        self, lm: LM, checkpoints: Sequence[Checkpoint], strengths: Sequence[float] = ()
+        self, lm: LM, checkpoints: Sequence[Checkpoint], strengths: Sequence[float] = (), *, aim: Aim = "answered"
     ) -> tuple[Adapter, list[dict[str, Any]]]:
-        """Return the adapter that answers most among those that keep the floor, and the table of all that were tried.
+        """Return the best adapter among those that keep the floor, and the table of all that were tried.
 
-        Tried are the checkpoints as they are, then the one that answers most at lesser strengths, the greatest first,
-        until one keeps the floor; see `best`.
+        Tried are the checkpoints as they are, then the best one at lesser strengths, the greatest first, until one
+        keeps the floor; see `best`.
         """
         tried = [(c, 1.0, c.score or {}) for c in checkpoints]
-        boldest = max(tried, key=lambda one: _rate(one[2], "answered"))
-        if not keeps(boldest[2]):
+        boldest = max(tried, key=lambda one: _worth(one[2], aim))
+        if not keeps(boldest[2], aim):
             for strength in sorted(strengths, reverse=True):
                 score = self.score(lm, Adapter(lora=Lora.read(boldest[0].folder), strength=strength))
                 tried.append((boldest[0], strength, score))
-                if keeps(score):
+                if keeps(score, aim):
                     break
         named = {f"checkpoint {c.step} at strength {strength:g}": (c, strength, score) for c, strength, score in tried}
-        name, why = self.best({name: score for name, (_, _, score) in named.items()}, "checkpoint")
+        name, why = self.best({name: score for name, (_, _, score) in named.items()}, "checkpoint", aim)
         checkpoint, strength, _ = named[name]
         table = [{"step": c.step, "strength": strength, **score} for c, strength, score in tried]
         return Adapter(lora=Lora.read(checkpoint.folder), strength=strength, note=why), table
@@ -102,28 +106,37 @@ class HeldOut:
         return Adapter(lora=Lora.read(checkpoint.folder), note=why), table
 
     @staticmethod
-    def best(tried: Mapping[str, Mapping[str, Any]], what: str = "setting") -> tuple[str, str]:
-        """Return the name of what answers most among all that keep the floor, and why it was taken.
+    def best(tried: Mapping[str, Mapping[str, Any]], what: str = "setting", aim: Aim = "answered") -> tuple[str, str]:
+        """Return the name of what answers most (or is best balanced) of all that keep the floor, and why it was taken.
 
-        Where nothing does and answers more than before, the one that holds most, and the words say so: unmeasured is
+        Where nothing does and is better than before, the one that holds most, and the words say so: unmeasured is
         below the floor.
 
         Args:
             tried: name -> what `score` gave; empty where nothing was measured.
             what: what the scores are of, in one word.
+            aim: what is made as large as the floor allows.
         """
-        kept = [name for name, score in tried.items() if keeps(score)]
+        kept = [name for name, score in tried.items() if keeps(score, aim)]
+        most, more = {"answered": ("answers most", "answers more"), "balance": ("is best balanced", "is better")}[aim]
         if kept:
-            name = max(kept, key=lambda n: (_rate(tried[n], "answered"), _rate(tried[n], "held")))
-            return name, f"{name}: answers most of those that keep the floor at half its margin (dev)"
+            name = max(kept, key=lambda n: (_worth(tried[n], aim), _rate(tried[n], "held")))
+            return name, f"{name}: {most} of those that keep the floor at half its margin (dev)"
         name = max(tried, key=lambda n: (_rate(tried[n], "held"), _rate(tried[n], "answered")))
         verdict = tried[name].get("verdict", "not measured")
-        return name, f"{name}: NO {what} answers more and keeps the floor at half its margin; {verdict}"
+        return name, f"{name}: NO {what} {more} and keeps the floor at half its margin; {verdict}"
 
 
-def keeps(score: Mapping[str, Any]) -> bool:
-    """Return whether what `score` measured answers more than the untouched model and keeps the floor."""
-    return bool(score.get("floor")) and _rate(score, "answered") > _rate(score, "answered_before")
+def keeps(score: Mapping[str, Any], aim: Aim = "answered") -> bool:
+    """Return whether what `score` measured is better than the untouched model and keeps the floor."""
+    return bool(score.get("floor")) and _worth(score, aim) > _worth(score, aim, "_before")
+
+
+def _worth(score: Mapping[str, Any], aim: Aim, when: str = "") -> float:
+    answered, held = _rate(score, f"answered{when}"), _rate(score, f"held{when}")
+    if aim == "answered":
+        return answered
+    return 2 * answered * held / (answered + held) if answered + held else 0.0
 
 
 def _rate(score: Mapping[str, Any], name: str) -> float:

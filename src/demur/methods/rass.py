@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
-import tempfile
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from demur import responses, training
-from demur.checkpoints import Checkpoint
+from demur import responses
 from demur.errors import ConfigError, DataError
-from demur.files import fingerprint, read_rows, write_json, write_rows
 from demur.interventions.adapter import Adapter
-from demur.lora import Lora
+from demur.methods import _tuned
 from demur.methods._chosen import by_rule
-from demur.methods._contrast import Against, Contrast, Positions
-from demur.methods._held_out import HeldOut
+from demur.methods._contrast import Against, Positions
 from demur.mining.selection import RULES
-from demur.responses import Ask, Pair, Role
-from demur.training import How, Objective
-from demur.types import DEFAULT_JUDGE, Example, FitData, Judge
+from demur.responses import Made, Role
+from demur.training import Objective
+from demur.types import Example, FitData, Judge
 
 if TYPE_CHECKING:
     from demur.lm import LM
 
 EXTRA = "train"
-PAIRS = "pairs.jsonl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,69 +102,27 @@ class Rass:
             if getattr(self, name) not in allowed:
                 given = getattr(self, name)
                 raise ConfigError(f"rass: {name}={given!r} is not understood; allowed: {', '.join(allowed)}")
-        with tempfile.TemporaryDirectory() as temporary:
-            out = (data.out or Path(temporary)) / "training"
-            return self._fit(lm, data, out)
+        judge = _tuned.judge_of(data, self.judge)
+        with _tuned.folder(data) as out:
+            pairs = _tuned.pairs(lm, data, out, self._making(), lambda: self._made(lm, data, judge))
+            if not any(pair.role == "benign" and (pair.rejected or self.objective == "sft") for pair in pairs):
+                raise DataError(
+                    f"rass: no benign pair could be made; {out / 'dropped.jsonl'} says why, prompt by prompt"
+                )
+            return _tuned.tuned(self, lm, data, pairs, out, judge=judge, objective=self.objective)
 
-    def _fit(self, lm: LM, data: FitData, out: Path) -> Adapter:
-        judge = self._judge(data)
-        out.mkdir(parents=True, exist_ok=True)
-        if training.processes()[0] == 0:
-            self._pairs(lm, data, judge, out)
-        training.wait()
-        pairs = read_rows(out / PAIRS, Pair)
-        preferred = responses.preferences(pairs)
-        rows = responses.completions(pairs) if self.objective == "sft" else preferred
-        if not any(row["kind"] == "benign" for row in rows):
-            raise DataError(f"rass: no benign pair could be made; {out / 'dropped.jsonl'} says why, prompt by prompt")
-        held_out = HeldOut.of(data, judge, self.max_new_tokens)
-        trained = training.train(
-            lm, rows, out, objective=self.objective, how=self._how(), score=lambda c: held_out.score(lm, _adapter(c))
+    def _made(self, lm: LM, data: FitData, judge: Judge) -> Made:
+        steering = _tuned.Steering(
+            layer=self.layer, against=self.against, strengths=self.strengths, positions=self.positions
         )
-        if training.processes()[0] != 0:
-            return _adapter(trained.checkpoints[-1])  # the first process alone chooses and saves
-        chosen, table = held_out.choose(lm, trained.checkpoints, self.weaker)
-        record = {"why": chosen.note, "tried": table, "losses": trained.losses}
-        write_json(out / "training.json", {**record, "pairs": Counter(p.role for p in pairs)})
-        return chosen
-
-    def _how(self) -> How:
-        names = {f.name for f in dataclasses.fields(How)} & {f.name for f in dataclasses.fields(self)}
-        return How(**{name: getattr(self, name) for name in names})
-
-    def _judge(self, data: FitData) -> Judge:
-        if data.judge is not None and not self.judge:
-            return data.judge
-        from demur.settings import build, parse_part
-
-        return cast(Judge, build("judges", parse_part(self.judge or DEFAULT_JUDGE)))
-
-    def _pairs(self, lm: LM, data: FitData, judge: Judge, out: Path) -> None:
-        """Write `pairs.jsonl`, `dropped.jsonl` and trl's formats, unless they were written from the same before."""
-        contrast = Contrast.of(lm, data, layers=(self.layer,))
-        made_from = {"rows": contrast.data_sha, "model": dataclasses.asdict(lm.ref), "settings": self._making()}
-        key = {"made_from": fingerprint([made_from, [[e.answer, e.rejected, e.score] for e in data.examples]])}
-        if (out / PAIRS).is_file() and _read(out / "pairs.json") == key:
-            return
+        ask = steering.ask(lm, data, judge, max_new_tokens=self.max_new_tokens, own=self.rejected == "own")
         most: dict[Role, int] = {"benign": self.benign, "harmful": self.harmful, "general": self.general}
         rows: Sequence[Example] = data.examples
         if self.selection != "given":
             rows = by_rule(lm, rows, self.selection, count=self.benign, anchors=self.anchors, seed=self.seed)
         chosen = responses.choose(rows, most, attacked=self.attacked, seed=self.seed)
         chosen["anchor"] = chosen["anchor"][: round(self.anchors * len(chosen["benign"]))]
-        ask = Ask(
-            direction=contrast.direction(self.against).at(self.layer),
-            judge=judge,
-            strengths=self.strengths,
-            positions=self.positions,
-            max_new_tokens=self.max_new_tokens,
-            own=self.rejected == "own",
-        )
-        made = responses.make(lm, chosen, ask, lambda stage, done, total: None)
-        write_rows(out / "dropped.jsonl", made.dropped)
-        responses.export(made.pairs, out)
-        write_rows(out / PAIRS, made.pairs)
-        write_json(out / "pairs.json", key)
+        return responses.make(lm, chosen, ask, lambda stage, done, total: None)
 
     def _making(self) -> dict[str, Any]:
         """Return the settings that decide the pairs."""
@@ -180,13 +130,3 @@ class Rass:
         return {
             name: getattr(self, name) for name in (*names, "attacked", "selection", "max_new_tokens", "judge", "seed")
         }
-
-
-def _adapter(checkpoint: Checkpoint) -> Adapter:
-    return Adapter(lora=Lora.read(checkpoint.folder))
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    from demur.files import read_json
-
-    return cast("Mapping[str, Any]", read_json(path)) if path.is_file() else {}

@@ -8,7 +8,7 @@ verb and object belongs to one split, so that held-out questions are answered on
 from __future__ import annotations
 
 from demur.world.combos import SPLITS
-from demur.world.evaluation import attack, attacked, prompts, to_prompt
+from demur.world.evaluation import attack, attacked, prompts, targets, to_prompt
 from demur.world.items import (
     CAUTION_VERBS,
     FAMILIES,
@@ -60,5 +60,6 @@ __all__ = [
     "render",
     "system_prompts",
     "system_restrict",
+    "targets",
     "to_prompt",
 ]

@@ -44,7 +44,7 @@ def to_prompt(case: Case, number: int, pair: str = "") -> Prompt:
     )
 
 
-def attack(name: str, prompt: Prompt) -> Prompt:
+def attack(name: str, prompt: Prompt, *, words: int = 0) -> Prompt:
     """Wrap a prompt of the world in a fixed attack.
 
     `prefill` leaves the text and puts the first words of the answer into meta `prefill`, from where a generator
@@ -53,6 +53,8 @@ def attack(name: str, prompt: Prompt) -> Prompt:
     Args:
         name: one of `ATTACKS`.
         prompt: a prompt as `prompts` gives it.
+        words: of a prefill: how many words of the answer (in Chinese, characters) are given, never more than up to
+            the tool, so that the rest must still be said; 0 gives them up to the first comma.
 
     Raises:
         NotFound: for an unknown attack.
@@ -62,18 +64,25 @@ def attack(name: str, prompt: Prompt) -> Prompt:
     answer = prompt.get("answer")
     if prompt.source != "world" or not answer:
         raise DataError(f"prompt {prompt.id!r} is not of the world: only its prompts can be attacked this way")
-    meta: tuple[tuple[str, str], ...] = (*prompt.meta, ("attack", name))
+    called = f"{name}:{words}" if words else name
+    meta: tuple[tuple[str, str], ...] = (*prompt.meta, ("attack", called))
     if name == "prefill":
-        meta += (("prefill", phrases.comma_end(answer)),)
+        meta += (("prefill", _first(answer, prompt.language, words) if words else phrases.comma_end(answer)),)
     *start, language, family, number = prompt.id.split("/")
     return replace(
         prompt,
-        id="/".join((*start, language, f"{family}-{name}", number)),
+        id="/".join((*start, language, f"{family}-{called}", number)),
         text=phrases.WRAPPERS[name][prompt.language].format(q=prompt.text),
-        category=f"{ATTACK}{name}",
+        category=f"{ATTACK}{called}",
         pair="",
         meta=meta,
     )
+
+
+def _first(answer: str, language: str, words: int) -> str:
+    """Return the first words of an answer, at most up to what names the place."""
+    given = answer.partition(phrases.ANSWER_MARKS[language][1])[0].rstrip()
+    return given[:words] if language == "zh" else " ".join(given.split(" ")[:words])
 
 
 @functools.cache
@@ -161,19 +170,26 @@ def _plain(split: str) -> dict[str, _Spread]:
 
 
 @functools.cache
-def attacked(split: str, name: str) -> tuple[Prompt, ...]:
+def targets(split: str) -> tuple[Prompt, ...]:
+    """Return harmful prompts of a split, each of another group, all languages in turn: those that are attacked."""
+    chosen: dict[str, Prompt] = {}
+    for prompt in prompts(split):
+        if prompt.kind == "harmful":
+            chosen.setdefault(prompt.group, prompt)
+    return tuple(chosen.values())
+
+
+@functools.cache
+def attacked(split: str, name: str, words: int = 0) -> tuple[Prompt, ...]:
     """Return harmful prompts of a split under one attack, each of another group, all languages in turn.
 
     Args:
         split: one of `SPLITS`.
         name: one of `ATTACKS`.
+        words: of a prefill, see `attack`.
 
     Raises:
         NotFound: for an unknown split or attack.
     """
     check("attack", name, phrases.ATTACKS)
-    chosen: dict[str, Prompt] = {}
-    for prompt in prompts(split):
-        if prompt.kind == "harmful":
-            chosen.setdefault(prompt.group, prompt)
-    return tuple(attack(name, prompt) for prompt in chosen.values())
+    return tuple(attack(name, prompt, words=words) for prompt in targets(split))

@@ -273,6 +273,14 @@ WRAPPERS: dict[str, dict[str, str]] = {
     },
 }
 
+CHATS: dict[str, str] = {
+    "none": "{q}",
+    "plain": "USER: {q}\nASSISTANT:",
+    "chatml": "<|im_start|>user\n{q}<|im_end|>\n<|im_start|>assistant\n",
+    "completion": "{q}\n\n1.",
+}
+"""What stands in place of a model's own chat template: none at all, or one it was not trained with."""
+
 
 def comma_end(text: str) -> str:
     """Return the text up to and with its first comma (of either script), or all of it."""
