@@ -183,6 +183,8 @@ class Representation:
     """The blocks whose output the terms read."""
     record: Mapping[str, Any]
     """What tells this loss from others, as JSON values."""
+    reference: bool = True
+    """Whether a term reads what the model gave before; where not, it is not run a second time."""
     logits: frozenset[str] = frozenset()
     """Roles whose terms read logits, too."""
     parts: dict[str, float] = field(default_factory=dict)
@@ -193,8 +195,11 @@ class Representation:
         """Return each row's loss times its scale."""
         kinds = list(batch["kind"])
         whole = any(kind in self.logits for kind in kinds)
-        with torch.no_grad(), _off(model):
-            before, old = self._run(model, batch, whole=whole)
+        before: dict[int, Tensor] = {}
+        old: Tensor | None = None
+        if self.reference:
+            with torch.no_grad(), _off(model):
+                before, old = self._run(model, batch, whole=whole)
         now, new = self._run(model, batch, whole=whole)
         made = torch.zeros(len(kinds), device=batch["input_ids"].device)
         for role in dict.fromkeys(kinds):

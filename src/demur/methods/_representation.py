@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 from demur import losses, training
-from demur.checkpoints import Checkpoint
 from demur.files import write_json
 from demur.interventions.adapter import Adapter
-from demur.lora import Lora
+from demur.methods import _tuned
 from demur.methods._contrast import check_layers
 from demur.methods._held_out import HeldOut
 from demur.refusal_curve import RefusalCurve
 from demur.representation import Part, Read, Representation, Term, course
 from demur.training import How
-from demur.types import DEFAULT_JUDGE, FitData, Judge
+from demur.types import FitData
 
 if TYPE_CHECKING:
     from demur.lm import LM
@@ -113,24 +109,6 @@ def how(settings: Any, parts: Sequence[Part], blocks: tuple[int, ...]) -> How:
     )
 
 
-@contextlib.contextmanager
-def folder(data: FitData) -> Iterator[Path]:
-    """Give the folder that the training goes to."""
-    with tempfile.TemporaryDirectory() as temporary:
-        out = (data.out or Path(temporary)) / "training"
-        out.mkdir(parents=True, exist_ok=True)
-        yield out
-
-
-def judge_of(data: FitData, name: str) -> Judge:
-    """Return the judge that a method names, else that of the fit, else the usual default."""
-    if data.judge is not None and not name:
-        return data.judge
-    from demur.settings import build, parse_part
-
-    return cast(Judge, build("judges", parse_part(name or DEFAULT_JUDGE)))
-
-
 def fit(
     lm: LM, data: FitData, settings: Any, parts: Sequence[Part], loss: Representation, blocks: tuple[int, ...]
 ) -> Adapter:
@@ -147,26 +125,21 @@ def fit(
     Raises:
         ModelError: when a term is not finite.
     """
-    with folder(data) as out:
-        held_out = HeldOut.of(data, judge_of(data, settings.judge), settings.max_new_tokens)
+    with _tuned.folder(data) as out:
+        held_out = HeldOut.of(data, _tuned.judge_of(data, settings.judge), settings.max_new_tokens)
         trained = training.train(
             lm,
             course(parts, settings.steps, seed=settings.seed),
             out,
             objective=loss,
             how=how(settings, parts, blocks),
-            score=lambda c: held_out.score(lm, adapter(c)),
+            score=lambda c: held_out.score(lm, _tuned.adapter(c)),
             probe=RefusalCurve.of(lm, data, seed=settings.seed),
         )
         if training.processes()[0] != 0:
-            return adapter(trained.checkpoints[-1])  # the first process alone chooses and saves
+            return _tuned.adapter(trained.checkpoints[-1])  # the first process alone chooses and saves
         pick = held_out.longest_trained if settings.keep == "trained" else lambda done: held_out.choose(lm, done)
         chosen, table = pick(trained.checkpoints)
         record = {"why": chosen.note, "tried": table, "losses": trained.losses, "parts": trained.parts}
         write_json(out / "training.json", {**record, "curve": trained.curve, "loss": loss.record})
         return chosen
-
-
-def adapter(checkpoint: Checkpoint) -> Adapter:
-    """Return what a checkpoint trained."""
-    return Adapter(lora=Lora.read(checkpoint.folder))
