@@ -218,3 +218,16 @@ def _pairs(labels: Int[Tensor, " row"]) -> tuple[Tensor, Tensor]:
     """Return which pairs of different rows share a label, and which do not."""
     same = labels[:, None] == labels[None]
     return same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device), ~same
+
+
+def apart(now: Float[Tensor, "row d_model"], target: Float[Tensor, "row d_model"]) -> Float[Tensor, " row"]:
+    """Return 1 - cos(a, a') of each row: ACTOR's loss on a prompt's state and its target (arXiv 2507.04250)."""
+    return 1 - _cosines(now, target)
+
+
+def shifted(
+    states: Float[Tensor, "row d_model"], direction: Float[Tensor, " d_model"], amount: Float[Tensor, " row"]
+) -> Float[Tensor, "row d_model"]:
+    """Return a + amount * proj_R(a) of each row: ACTOR's target; amount is above 0 for harmful prompts, else below."""
+    unit = F.normalize(direction.float(), dim=-1)
+    return states.float() + amount[:, None] * (states.float() @ unit)[:, None] * unit

@@ -60,6 +60,14 @@ def test_spread_is_the_mean_distance_in_angle_to_the_other_rows() -> None:
     assert losses.spread(states[:, :1]).tolist() == [0]
 
 
+def test_actors_target_moves_the_component_along_the_direction() -> None:
+    states, direction = torch.tensor([[3.0, 4.0], [3.0, 4.0]]), torch.tensor([2.0, 0.0])
+    target = losses.shifted(states, direction, torch.tensor([0.5, -0.5]))
+    assert target.tolist() == [[4.5, 4.0], [1.5, 4.0]]
+    wanted = 1 - (13.5 + 16) / (5 * math.hypot(4.5, 4.0))
+    assert losses.apart(states, target)[0].item() == pytest.approx(wanted, abs=1e-6)
+
+
 def test_kl_is_summed_over_tokens_and_scaled_by_the_square_of_the_temperature() -> None:
     now = torch.tensor([[[0.0, 0.0], [0.0, 0.0], [9.0, 0.0]]])
     before = torch.tensor([[[2 * math.log(3.0), 0.0], [0.0, 0.0], [0.0, 0.0]]])
