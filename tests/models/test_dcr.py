@@ -38,7 +38,7 @@ def test_stacked_adapters_do_what_both_do(tmp_path: Path) -> None:
     both = first.stacked(second, strength=0.5)
     both.write(tmp_path)
     with attach(model, Adapter(lora=Lora.read(tmp_path))):
-        torch.testing.assert_close(model.module(input_ids=IDS).logits, wanted, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(model.module(input_ids=IDS).logits, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_a_refined_model_holds_the_change_and_leaves_the_first_alone() -> None:
@@ -78,10 +78,8 @@ def test_both_stages_train_and_are_saved_as_one_adapter(tmp_path: Path) -> None:
     assert first["losses"][-1] < first["losses"][0]
     assert first["tried"][-1]["cosine"] < first["before"]["cosine"]
     assert given.lora.rank == 4
-    layers = given.lora.layers
-    changed = {name for name in layers if bool((given.lora.tensors[name + UP][:, :2] != 0).any())}
-    assert changed
-    assert all("layers.0." in name for name in changed)  # the first stage ends at the middle block
-    assert any("layers.1." in name for name in layers)  # the second does not
+    used = {n: int((given.lora.tensors[n + UP] != 0).any(0).sum()) for n in given.lora.layers}
+    assert {used[n] for n in used if "layers.0." in n} == {4}  # both stages
+    assert {used[n] for n in used if "layers.1." in n} == {2}  # the first ends at the middle block
     pairs = [json.loads(line) for line in next(tmp_path.rglob("pairs.jsonl")).read_text().splitlines()]
     assert sum(row["prompt"]["kind"] == "harmful" for row in pairs) == 2  # the other two were the first stage's
