@@ -34,6 +34,9 @@ class CircuitBreakers:
     """Blocks after which states are erased; by default those of the paper's hidden states 10 and 20 of 32."""
     alpha: float = 10.0
     """Weight of the two terms together (10 for Llama-3, 5 for Mistral)."""
+    retain_weight: float = 1.0
+    """Weight of the retain term beside the erase term. It is a distance in the states' own units, that a cosine:
+    the paper's 1 suits the lengths of its models' states; the embedded model's, of about 350, want 0.01 or less."""
     steps: int = 150
     """Updates."""
     erase: int = 16
@@ -86,7 +89,12 @@ class CircuitBreakers:
         harmful = without_prompt(lm, texts.harmful, self.dropped, seed=self.seed)
         parts = [
             Part(role="erase", draw=harmful, each=self.erase, coefficient=falling(self.alpha)),
-            Part(role="retain", draw=alternate(*draws), each=self.retain, coefficient=rising(self.alpha)),
+            Part(
+                role="retain",
+                draw=alternate(*draws),
+                each=self.retain,
+                coefficient=rising(self.alpha * self.retain_weight),
+            ),
         ]
         loss = Representation(
             terms={"erase": erasing(where.layers), "retain": retaining(where.read)},

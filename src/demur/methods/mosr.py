@@ -65,6 +65,9 @@ class Mosr:
     """Weight of a cross-entropy on the retained refusals' tokens beside the two terms."""
     alpha: float = 10.0
     """Weight of the two terms together (10 for Llama-3, 5 for Mistral)."""
+    retain_weight: float = 1.0
+    """Weight of the retain term beside the erase term. It is a distance in the states' own units, that a cosine:
+    the paper's 1 suits the lengths of its models' states; the embedded model's, of about 350, want 0.01 or less."""
     steps: int = 150
     """Updates."""
     erase: int = 16
@@ -162,7 +165,12 @@ class Mosr:
             draws.insert(1, self.refusing(lm, texts))
         parts = [
             Part(role="erase", draw=harmful, each=self.erase, coefficient=falling(self.alpha)),
-            Part(role="retain", draw=alternate(*draws), each=self.retain, coefficient=rising(self.alpha)),
+            Part(
+                role="retain",
+                draw=alternate(*draws),
+                each=self.retain,
+                coefficient=rising(self.alpha * self.retain_weight),
+            ),
         ]
         if self.say and texts.refusals:
             say = self.refusing(lm, texts)

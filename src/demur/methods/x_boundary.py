@@ -42,6 +42,9 @@ class XBoundary:
     """Which states of those are pushed away."""
     alpha: float = 10.0
     """Weight of the terms together."""
+    retain_weight: float = 1.0
+    """Weight of the retain term beside the erase term. It is a distance in the states' own units, that a cosine:
+    the paper's 1 suits the lengths of its models' states; the embedded model's, of about 350, want 0.01 or less."""
     slowness: float = 1.67
     """The weights shift along t / (slowness T); the release counts to 300 in 180 updates."""
     steps: int = 180
@@ -107,7 +110,7 @@ class XBoundary:
         return fit(lm, data, self, self._parts(lm, texts, pushed, kept), loss, where.blocks)
 
     def _parts(self, lm: LM, texts: Texts, pushed: list[Passage], kept: list[Draw]) -> list[Part]:
-        down, up = falling(self.alpha, self.slowness), rising(self.alpha, self.slowness)
+        down, up = falling(self.alpha, self.slowness), rising(self.alpha * self.retain_weight, self.slowness)
         harmful, pairs = cycle(passages(lm, texts.harmful), seed=self.seed), cycle(passages(lm, texts.answers))
         return [
             Part(role="erase", draw=harmful, each=self.erase - self.boundary, coefficient=down, pool="erase"),
