@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import peft
 import pytest
 import torch
 
@@ -12,6 +13,8 @@ from demur.interventions.adapter import Adapter
 from demur.lm import attach
 from demur.lora import DOWN, UP, Lora
 from demur.methods.dcr import Dcr, refined_model
+from demur.thirdparty import quiet
+from demur.training import shared_copy
 from demur.types import Example, FitData, Prompt
 from tests.models.families import lm
 
@@ -39,6 +42,9 @@ def test_stacked_adapters_do_what_both_do(tmp_path: Path) -> None:
     both.write(tmp_path)
     with attach(model, Adapter(lora=Lora.read(tmp_path))):
         torch.testing.assert_close(model.module(input_ids=IDS).logits, wanted, rtol=1e-4, atol=1e-5)
+    with quiet():
+        plain = peft.PeftModel.from_pretrained(shared_copy(model), tmp_path).eval()
+    torch.testing.assert_close(plain(input_ids=IDS).logits, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_a_refined_model_holds_the_change_and_leaves_the_first_alone() -> None:

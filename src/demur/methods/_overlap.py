@@ -38,7 +38,8 @@ def overlap(
     mu = (benign.float().mean(0) + harmful.float().mean(0)) / 2
     u, p = (F.normalize(x.float() - mu, dim=-1) for x in (harmful, pseudo))
     s = torch.einsum("nkd,qkd->nq", u, p) / harmful.shape[1]
-    return s.topk(min(nearest, s.shape[1]), dim=1).values.mean(1)
+    largest: torch.Tensor = s.topk(min(nearest, s.shape[1]), dim=1).values
+    return largest.mean(1)
 
 
 def olw1(
