@@ -38,8 +38,7 @@ def overlap(
     mu = (benign.float().mean(0) + harmful.float().mean(0)) / 2
     u, p = (F.normalize(x.float() - mu, dim=-1) for x in (harmful, pseudo))
     s = torch.einsum("nkd,qkd->nq", u, p) / harmful.shape[1]
-    largest: torch.Tensor = s.topk(min(nearest, s.shape[1]), dim=1).values
-    return largest.mean(1)
+    return s.topk(min(nearest, s.shape[1]), dim=1).values.mean(1)
 
 
 def olw1(
@@ -54,7 +53,8 @@ def olw1(
     """
     low, high = torch.quantile(s, torch.tensor([0.05, 0.95], dtype=s.dtype))
     place = ((s - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
-    return least + (1 - least) * (place if invert else 1 - place)
+    weight: torch.Tensor = least + (1 - least) * (place if invert else 1 - place)
+    return weight
 
 
 def weights(
