@@ -36,7 +36,7 @@ class CircuitBreakers:
     """Weight of the two terms together (10 for Llama-3, 5 for Mistral)."""
     retain_weight: float = 1.0
     """Weight of the retain term beside the erase term. It is a distance in the states' own units, that a cosine:
-    the paper's 1 suits the lengths of its models' states; the embedded model's, of about 350, want 0.001 or less."""
+    longer states want less. The embedded model's are about 350 long, and 1 keeps it from learning at all."""
     steps: int = 150
     """Updates."""
     erase: int = 16

@@ -44,7 +44,7 @@ class XBoundary:
     """Weight of the terms together."""
     retain_weight: float = 1.0
     """Weight of the retain term beside the erase term. It is a distance in the states' own units, that a cosine:
-    the paper's 1 suits the lengths of its models' states; the embedded model's, of about 350, want 0.001 or less."""
+    longer states want less. The embedded model's are about 350 long, and 1 keeps it from learning at all."""
     slowness: float = 1.67
     """The weights shift along t / (slowness T); the release counts to 300 in 180 updates."""
     steps: int = 180
