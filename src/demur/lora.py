@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from demur.errors import DataError
@@ -94,6 +95,26 @@ class Lora:
             base=str(config.get("base_model_name_or_path") or ""),
             tensors={name.removeprefix(PREFIX): tensor.float() for name, tensor in raw.items()},
         )
+
+    def stacked(self, other: Lora, *, strength: float = 1.0) -> Lora:
+        """Return one adapter that does what this one and `strength` times the other do together: ranks add up.
+
+        Raises:
+            DataError: where one of them keeps its layers' weights transposed and the other does not.
+        """
+        if self.transposed != other.transposed:
+            raise DataError("two adapters of models that keep their weights differently cannot be stacked")
+        made: dict[str, Tensor] = {}
+        for layer in sorted({*self.layers, *other.layers}):
+            parts = [(one, times) for one, times in ((self, 1.0), (other, strength)) if layer in one.layers]
+            down = torch.cat([one.tensors[layer + DOWN] for one, _ in parts])
+            up = torch.cat([one.tensors[layer + UP] * (one.scale * times) for one, times in parts], dim=1)
+            missing = self.rank + other.rank - len(down)
+            made[layer + DOWN] = torch.nn.functional.pad(down, (0, 0, 0, missing))
+            made[layer + UP] = torch.nn.functional.pad(up, (0, missing))
+        rank = self.rank + other.rank
+        targets = tuple(sorted({*self.layers, *other.layers}))
+        return Lora(rank=rank, alpha=rank, transposed=self.transposed, targets=targets, base=self.base, tensors=made)
 
     def write(self, folder: Path, *, strength: float = 1.0) -> None:
         """Write a folder that `peft.PeftModel.from_pretrained` loads, the changes taken `strength` times."""

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +20,13 @@ from demur.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
+    from demur.architectures import Frame
     from demur.chats import Encoded
     from demur.lm import LM
     from demur.rows import Action, Key
     from demur.types import Prompt
+
+Given = TypeVar("Given")
 
 WINDOW = 4096
 """Prompts that are sorted by length together."""
@@ -115,6 +118,36 @@ def edit(lm: LM, keys: Iterable[Key]) -> Iterator[dict[Key, Action]]:
     """
     with tapped({key: lm.port(*key) for key in keys}) as actions:
         yield actions
+
+
+def kept(
+    frame: Frame, layers: Sequence[int], run: Callable[[], Given], *, whole: bool = False
+) -> tuple[dict[int, Tensor], Given]:
+    """Run something on a model and return the stream after blocks, with its gradients, and what was returned.
+
+    Args:
+        frame: the parts of the model.
+        layers: the blocks whose output is kept.
+        run: calls the model.
+        whole: whether all blocks run; else none after the last that is kept does, and what `run` returns means nothing.
+
+    Returns:
+        block -> Float["row token d_model"]: the very tensors of the forward pass.
+    """
+    states: dict[int, Tensor] = {}
+
+    def keep(layer: int) -> Action:
+        def action(h: Tensor) -> Tensor:
+            states[layer] = h
+            return h
+
+        return action
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(frame.only(0, len(frame.blocks) - 1 if whole else max(layers)))
+        ports: dict[Key, Port] = {(layer, "resid_post"): Port(frame.blocks[layer], incoming=False) for layer in layers}
+        stack.enter_context(tapped(ports)).update({key: keep(key[0]) for key in ports})
+        return states, run()
 
 
 class Chunk(NamedTuple):

@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import datasets
 import peft
@@ -22,8 +22,11 @@ from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
+from demur.architectures import frame
 from demur.checkpoints import NAME, STAGING, publish
 from demur.losses import IGNORED
+from demur.representation import collate
+from demur.training import PART
 from demur.types import Prompt
 
 if TYPE_CHECKING:
@@ -118,6 +121,10 @@ class Plugged(_Whole, transformers.Trainer):
     """A trainer whose loss is a function from model and batch to one loss per example."""
 
     plug: Loss
+    rows: int
+    """Rows per update, over all processes."""
+    loss_is_scaled_for_ga = False
+    """What a plug gives is a mean over what is read at once: transformers divides by the parts of a batch."""
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -126,24 +133,60 @@ class Plugged(_Whole, transformers.Trainer):
         loss = self.plug(model, inputs).mean()
         return (loss, {}) if return_outputs else loss
 
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log the parts of the loss, where the plug has any, beside it."""
+        parts = getattr(self.plug, "parts", None)
+        if parts and "loss" in logs:
+            names = sorted(parts)
+            sums = torch.tensor([parts.pop(name) for name in names], device=self.args.device)
+            for name, value in zip(names, self.accelerator.reduce(sums, "sum").tolist(), strict=True):
+                logs[PART + name] = value / self.rows
+        super().log(logs, start_time)
+
 
 class Watch(transformers.TrainerCallback):
-    """Ends a training whose loss is not finite, and calls back after each checkpoint."""
+    """Ends a training whose loss is not finite, and calls back after each checkpoint, which may end it as well."""
 
-    def __init__(self, saved: Callable[[], None]) -> None:
+    def __init__(self, saved: Callable[[], bool]) -> None:
         self.saved = saved
-        self.broken: tuple[int, float] | None = None
+        self.broken: tuple[int, str, float] | None = None
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Look at the loss of an update."""
-        loss, norm = (float((logs or {}).get(name, 0.0)) for name in ("loss", "grad_norm"))
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            self.broken = (int(state.global_step), loss)
+        """Look at the loss of an update: its parts first, since they say more."""
+        seen = {k: float(v) for k, v in (logs or {}).items() if k in ("loss", "grad_norm") or k.startswith(PART)}
+        names = [*sorted(k for k in seen if k.startswith(PART)), "loss", "grad_norm"]
+        odd = next((name for name in names if not math.isfinite(seen.get(name, 0.0))), None)
+        if odd is not None:
+            said = {"loss": "loss", "grad_norm": "norm of the gradient"}.get(odd, odd)
+            self.broken = (int(state.global_step), said, seen[odd])
             control.should_training_stop, control.should_save = True, False
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Tell that a checkpoint is there."""
-        self.saved()
+        if self.saved():
+            control.should_training_stop = True
+
+
+class Probed(transformers.TrainerCallback):
+    """Logs what a probe gives, before the first update and after every few."""
+
+    def __init__(self, probe: Callable[[], Mapping[str, float]], every: int) -> None:
+        self.probe, self.every = probe, every
+
+    def _look(self, state: Any) -> None:
+        known = {row["step"] for row in state.log_history if "probe" in row}
+        if state.global_step not in known:
+            with torch.random.fork_rng():
+                state.log_history.append({"probe": 1, **self.probe(), "step": state.global_step})
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Look before the first update."""
+        self._look(state)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Look after every `every`-th update, and the last."""
+        if state.global_step % self.every == 0 or state.global_step == state.max_steps:
+            self._look(state)
 
 
 def build(
@@ -160,19 +203,20 @@ def build(
         r=how.rank,
         lora_alpha=how.alpha,
         lora_dropout=how.dropout,
-        target_modules="all-linear",
+        target_modules=linear(module, how.blocks) if how.blocks else "all-linear",
         fan_in_fan_out=convolutions,
         task_type="CAUSAL_LM",
     )
     if not isinstance(objective, str):
         torch.manual_seed(how.seed)
+        ready = "input_ids" in rows[0]
         made = Plugged(
             model=peft.get_peft_model(module, adapter),
             args=transformers.TrainingArguments(**settings),
-            train_dataset=tokenised(lm, rows, how.max_length),
-            data_collator=padded,
+            train_dataset=cast(Any, rows) if ready else tokenised(lm, rows, how.max_length),
+            data_collator=collate if ready else padded,
         )
-        made.plug = objective
+        made.plug, made.rows = objective, how.batch
         return made
     data = datasets.Dataset.from_list([{k: v for k, v in row.items() if k != "kind"} for row in rows])
     given: dict[str, Any] = {"model": module, "processing_class": lm.tokenizer, "train_dataset": data}
@@ -185,6 +229,17 @@ def build(
         settings |= {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, how.sft_weight]}
     config = DPOConfig(**settings)
     return _Dpo(args=config, **given)
+
+
+def linear(module: Any, blocks: Sequence[int]) -> list[str]:
+    """Return the names of the linear layers in some of a model's blocks."""
+    parts = frame(module)
+    wanted = {id(part) for block in blocks for part in parts.blocks[block].modules()}
+    return [
+        name
+        for name, part in module.named_modules()
+        if id(part) in wanted and isinstance(part, (torch.nn.Linear, transformers.pytorch_utils.Conv1D))
+    ]
 
 
 def tokenised(lm: LM, rows: Sequence[Row], longest: int) -> Any:

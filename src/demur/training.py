@@ -20,7 +20,7 @@ import math
 import os
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -39,11 +39,17 @@ if TYPE_CHECKING:
 
 Objective = Literal["sft", "dpo", "dpo_sft"]
 OBJECTIVES: tuple[Objective, ...] = ("sft", "dpo", "dpo_sft")
+PART = "loss of "
+"""How the log names a part of the loss."""
 Row = Mapping[str, Any]
-"""`prompt` and `completion`, or `prompt`, `chosen` and `rejected` (lists of messages), and the row's `kind`."""
+"""`prompt` and `completion`, or `prompt`, `chosen` and `rejected` (lists of messages), and the row's `kind`; or a row
+of `representation.course`: such rows are trained on in the order in which they are given."""
 Loss = Callable[[nn.Module, Mapping[str, Tensor]], Tensor]
-"""From the model and a batch (`input_ids`, `attention_mask`, `labels`) to Float[" row"]."""
+"""From the model and a batch (`input_ids`, `attention_mask`, `labels`; or what `representation.collate` gives) to
+Float[" row"]. Where it has a dictionary `parts`, these are logged beside it; where it has `record`, that names it."""
 Score = Callable[[Checkpoint], Mapping[str, Any]]
+Probe = Callable[[nn.Module], Mapping[str, float]]
+"""From the model as it stands, in training, to what is to be logged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +70,16 @@ class How:
     sft_weight: float = 1.0
     """Weight of the SFT term of `dpo_sft`."""
     warmup: float = 0.1
-    """Share of the updates over which the rate rises; it then falls along a cosine."""
+    """Share of the updates over which the rate rises."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """What the rate does afterwards."""
+    blocks: tuple[int, ...] = ()
+    """The blocks that are trained; empty: all."""
     checkpoints: int = 4
+    patience: int = 0
+    """Checkpoints in a row that miss the safety floor, after which the training ends; 0: never."""
+    probes: int = 20
+    """How often the model is probed along the training, where a probe is given."""
     max_length: int = 1024
     """Tokens of prompt and answer together; what is longer is cut off."""
 
@@ -79,6 +93,8 @@ class How:
             ("dropout", 0 <= self.dropout < 1, "at least 0 and below 1"),
             ("beta", self.beta > 0, "above 0"),
             ("checkpoints", self.checkpoints >= 1, "at least 1"),
+            ("patience", self.patience >= 0, "0 or more"),
+            ("probes", self.probes >= 1, "at least 1"),
         ):
             if not fits:
                 raise ConfigError(f"training: {name} is {getattr(self, name)}; it must be {allowed}")
@@ -92,6 +108,10 @@ class Trained:
     losses: tuple[float, ...]
     """The loss of each update."""
     folder: Path
+    parts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Name -> the share of that part of the loss in each update's loss."""
+    curve: tuple[Mapping[str, float], ...] = ()
+    """What the probe gave along the training, each with its `step`."""
 
 
 def processes() -> tuple[int, int]:
@@ -155,8 +175,12 @@ def alike(indices: Sequence[int], rows: Sequence[Row], batch: int) -> list[int]:
         said = (rows[index].get(name, ()) for name in ("prompt", "completion", "chosen", "rejected"))
         return sum(len(message["content"]) for messages in said for message in messages)
 
+    def place(index: int) -> tuple[str, int]:
+        row = rows[index]
+        return (row["kind"], len(row["input_ids"])) if "input_ids" in row else ("", length(index))
+
     starts = range(0, len(indices), batch)
-    return [index for start in starts for index in sorted(indices[start : start + batch], key=length)]
+    return [index for start in starts for index in sorted(indices[start : start + batch], key=place)]
 
 
 def train(
@@ -167,6 +191,7 @@ def train(
     objective: Objective | Loss = "dpo",
     how: How | None = None,
     score: Score | None = None,
+    probe: Probe | None = None,
 ) -> Trained:
     """Train a LoRA adapter on the linear layers of a model's blocks.
 
@@ -177,6 +202,7 @@ def train(
         objective: one of `OBJECTIVES`, or a loss.
         how: rate, length, adapter and seed.
         score: called once for each checkpoint, by the first process alone; its JSON values are kept beside it.
+        probe: called `how.probes` times along the training, by the first process alone.
 
     Raises:
         ConfigError: for settings that do not fit together.
@@ -188,16 +214,17 @@ def train(
     rank, count = processes()
     if how.batch % count:
         raise ConfigError(f"training: a batch of {how.batch} cannot be shared by {count} processes")
-    name = objective if isinstance(objective, str) else getattr(objective, "__qualname__", type(objective).__name__)
-    ref = asdict(lm.ref)
-    folder = out / fingerprint([[dict(r) for r in rows], name, asdict(how), ref])
+    folder = out / fingerprint([[dict(r) for r in rows], _name(objective), asdict(how), asdict(lm.ref)])
     folder.mkdir(parents=True, exist_ok=True)
-    indices = alike(order([str(row.get("kind", "")) for row in rows], how), rows, how.batch)
+    fixed = bool(rows) and "input_ids" in rows[0]
+    drawn = list(range(len(rows))) if fixed else order([str(row.get("kind", "")) for row in rows], how)
+    indices = alike(drawn, rows, how.batch)
     steps = len(indices) // how.batch
     done = found(folder)
-    if not done or done[-1].step < steps:
+    if not done or (done[-1].step < steps and not below(done, how.patience)):
+        tell = (score, probe) if rank == 0 else (None, None)
         with quiet():
-            _run(lm, rows, indices, (folder, objective, how, count), score if rank == 0 else None)
+            _run(lm, rows, indices, (folder, objective, how, count), tell)
     wait()
     done = found(folder)
     if rank == 0 and score is not None:
@@ -205,7 +232,29 @@ def train(
             _score(checkpoint, score)
     wait()
     log = read_json(done[-1].folder / "trainer_state.json")["log_history"]
-    return Trained(checkpoints=found(folder), losses=tuple(row["loss"] for row in log if "loss" in row), folder=folder)
+    updates = [row for row in log if "loss" in row]
+    named = [name for name in (updates[0] if updates else ()) if name.startswith(PART)]
+    return Trained(
+        checkpoints=found(folder),
+        losses=tuple(row["loss"] for row in updates),
+        folder=folder,
+        parts={name.removeprefix(PART): tuple(row[name] for row in updates) for name in named},
+        curve=tuple({k: v for k, v in row.items() if k != "probe"} for row in log if "probe" in row),
+    )
+
+
+def below(done: Sequence[Checkpoint], patience: int) -> bool:
+    """Return whether the last `patience` checkpoints were all measured and missed the safety floor; False for 0."""
+    last = done[-patience:] if patience else ()
+    return len(last) == patience > 0 and all((c.score or {}).get("floor") is False for c in last)
+
+
+def _name(objective: Objective | Loss) -> Any:
+    """Return what tells objectives apart."""
+    if isinstance(objective, str):
+        return objective
+    record = getattr(objective, "record", None)
+    return record if record is not None else getattr(objective, "__qualname__", type(objective).__name__)
 
 
 def _score(checkpoint: Checkpoint, score: Score) -> None:
@@ -220,11 +269,11 @@ def _run(
     rows: Sequence[Row],
     indices: Sequence[int],
     what: tuple[Path, Objective | Loss, How, int],
-    score: Score | None,
+    tell: tuple[Score | None, Probe | None],
 ) -> None:
     from demur import trainers
 
-    folder, objective, how, count = what
+    (folder, objective, how, count), (score, probe) = what, tell
     share = how.batch // count
     at_once = max(n for n in range(1, min(share, how.at_once) + 1) if share % n == 0)
     common: dict[str, Any] = {
@@ -233,7 +282,7 @@ def _run(
         "gradient_accumulation_steps": share // at_once,
         "learning_rate": how.rate,
         "max_steps": len(indices) // how.batch,
-        "lr_scheduler_type": "cosine",
+        "lr_scheduler_type": {"cosine": "cosine", "constant": "constant_with_warmup"}[how.schedule],
         "warmup_steps": round(how.warmup * len(indices) / how.batch),
         "save_strategy": "steps",
         "save_steps": max(1, math.ceil(len(indices) / how.batch / how.checkpoints)),
@@ -242,21 +291,29 @@ def _run(
     }
     made = trainers.build(shared_copy(lm), lm, rows, objective, how, common)
     made.indices = list(indices)
-    watch = trainers.Watch(lambda: _latest(folder, score))
+    watch = trainers.Watch(lambda: _latest(folder, score, how.patience))
     made.add_callback(watch)
+    if probe is not None:
+        every = max(1, math.ceil(len(indices) / how.batch / how.probes))
+        made.add_callback(trainers.Probed(lambda: probe(made.accelerator.unwrap_model(made.model)), every))
     made.remove_callback(trainers.PRINTS)
     resumed = found(folder)
     made.train(resume_from_checkpoint=str(resumed[-1].folder) if resumed else None)
     if watch.broken:
+        step, name, value = watch.broken
         raise ModelError(
-            f"training: the loss is {watch.broken[1]} at update {watch.broken[0]}; lower the rate ({how.rate:g}), then "
-            "run the same command again"
+            f"training: the {name} is {value} at update {step}; lower the rate ({how.rate:g}), then run the same "
+            "command again"
         )
 
 
-def _latest(folder: Path, score: Score | None) -> None:
+def _latest(folder: Path, score: Score | None, patience: int) -> bool:
+    """Score the latest checkpoint; return whether the training ends with it."""
     if score is not None:
         _score(found(folder)[-1], score)
+    if patience:
+        wait()  # the other processes read the score that the first has taken
+    return below(found(folder), patience)
 
 
 def shared_copy(lm: LM) -> Any:

@@ -30,7 +30,16 @@ def data(each: int = 12) -> FitData:
 
 
 SHORT = {"max_new_tokens": 8, "checkpoints": 1, "weaker": ()}
-TRAINED = dict.fromkeys(("rass", "sft", "dpo", "stl", "stl_aug", "trigger_matched"), SHORT)
+REROUTED = {"layers": (1,), "steps": 2, "max_new_tokens": 8, "checkpoints": 1, "erase": 2, "retain": 2}
+TRAINED = {
+    **dict.fromkeys(("rass", "sft", "dpo", "stl", "stl_aug", "trigger_matched"), SHORT),
+    "actor": {"steps": 2, "rounds": 2, "batch": 6, "max_new_tokens": 8},
+    "dcr": {**SHORT, "steps": 2, "refine_batch": 4},
+    "circuit_breakers": REROUTED,
+    "mosr": REROUTED,
+    "x_boundary": {**REROUTED, "boundary": 1},
+    "repbend": {"layers": (1,), "steps": 2, "max_new_tokens": 8, "checkpoints": 1, "each": 2},
+}
 """Methods that train, with settings that make them short."""
 UNFITTED = {
     "adacd": {},
@@ -66,7 +75,7 @@ FITS = [
 
 
 def settings(name: str) -> dict:
-    layer = {} if name in ON_ANSWERS else {"layer": 1}
+    layer = {} if name in ON_ANSWERS or "layers" in TRAINED.get(name, {}) else {"layer": 1}
     return {**UNFITTED, **OWN_LAYERS}.get(name, {**layer, **TRAINED.get(name, {})})
 
 

@@ -88,6 +88,23 @@ class HeldOut:
         table = [{"step": c.step, "strength": strength, **score} for c, strength, score in tried]
         return Adapter(lora=Lora.read(checkpoint.folder), strength=strength, note=why), table
 
+    def longest_trained(self, checkpoints: Sequence[Checkpoint]) -> tuple[Adapter, list[dict[str, Any]]]:
+        """Return the adapter trained longest among those that keep the floor, and the table of all.
+
+        For a defence, which is to hold more and cannot answer more. Where none keeps the floor, the one that holds
+        most, and the words say so.
+        """
+        table = [{"step": c.step, **(c.score or {})} for c in checkpoints]
+        kept = [row for row in table if row.get("floor")]
+        row = kept[-1] if kept else max(table, key=lambda one: (_rate(one, "held"), _rate(one, "answered")))
+        said = "trained longest of those that keep" if kept else "NO checkpoint keeps"
+        price = ", ".join(
+            f"{name} {_rate(row, f'{name}_before'):.3f} -> {_rate(row, name):.3f}" for name in ("answered", "held")
+        )
+        why = f"checkpoint {row['step']}: {said} the floor at half its margin (dev); {price}"
+        checkpoint = next(c for c in checkpoints if c.step == row["step"])
+        return Adapter(lora=Lora.read(checkpoint.folder), note=why), table
+
     @staticmethod
     def best(tried: Mapping[str, Mapping[str, Any]], what: str = "setting", aim: Aim = "answered") -> tuple[str, str]:
         """Return the name of what answers most (or is best balanced) of all that keep the floor, and why it was taken.

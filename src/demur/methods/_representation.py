@@ -1,0 +1,145 @@
+"""From terms and parts to an adapter: the training that the methods on representations share."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from demur import losses, training
+from demur.files import write_json
+from demur.interventions.adapter import Adapter
+from demur.methods import _tuned
+from demur.methods._contrast import check_layers
+from demur.methods._held_out import HeldOut
+from demur.refusal_curve import RefusalCurve
+from demur.representation import Part, Read, Representation, Term, course
+from demur.training import How
+from demur.types import FitData
+
+if TYPE_CHECKING:
+    from demur.lm import LM
+
+DEPTH = 32
+"""Blocks of the models whose hidden states the papers name."""
+Keep = Literal["trained", "answered"]
+
+
+def erasing(layers: Sequence[int]) -> Term:
+    """Return the erase term: `losses.rerouting` at some layers."""
+
+    def term(read: Read) -> Any:
+        return losses.rerouting(*read.states(layers), read.mask, tokens=read.tokens)
+
+    return term
+
+
+def retaining(layers: Sequence[int]) -> Term:
+    """Return the retain term: `losses.drift` at some layers."""
+
+    def term(read: Read) -> Any:
+        return losses.drift(*read.states(layers), read.mask, tokens=read.tokens)
+
+    return term
+
+
+def falling(alpha: float, slowness: float = 2.0) -> Callable[[float], float]:
+    """Return Circuit Breakers' coefficient of the erase term, alpha (1 - t / (slowness T))."""
+    return lambda done: alpha * (1 - done / slowness)
+
+
+def rising(alpha: float, slowness: float = 2.0) -> Callable[[float], float]:
+    """Return Circuit Breakers' coefficient of the retain term, alpha t / (slowness T)."""
+    return lambda done: alpha * done / slowness
+
+
+def scaled(lm: LM, hidden: int) -> int:
+    """Return the block that writes a hidden state of a model of 32 blocks, or the like one here.
+
+    The k-th hidden state of the papers is what block k - 1 gives; its depth k / 32 is kept, rounded up at a half.
+    """
+    return max(0, min(lm.n_layers, int(hidden * lm.n_layers / DEPTH + 0.5)) - 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """Where the terms read and what is trained."""
+
+    layers: tuple[int, ...]
+    """The blocks after which the erase term reads."""
+    blocks: tuple[int, ...]
+    """The blocks that are trained."""
+
+    @property
+    def read(self) -> tuple[int, ...]:
+        """Every block up to the last that runs: where the retain term reads."""
+        return tuple(range(max(*self.layers, *self.blocks) + 1))
+
+
+def reach(lm: LM, layers: Sequence[int], hidden: Sequence[int], first: int = 0) -> Reach:
+    """Return where a method of the family reads and trains.
+
+    Args:
+        lm: the model.
+        layers: the blocks that the user named, or none.
+        hidden: the paper's hidden states, for a model of 32 blocks.
+        first: the first block that is trained, likewise.
+
+    Raises:
+        ConfigError: for a layer out of range.
+    """
+    check_layers(lm, layers)
+    chosen = tuple(layers) or tuple(dict.fromkeys(scaled(lm, k) for k in hidden))
+    last = min(max(chosen) + 1, lm.n_layers - 1)  # the paper's 20th hidden state is read and block 20 is trained
+    return Reach(layers=chosen, blocks=tuple(range(min(scaled(lm, first + 1), last), last + 1)))
+
+
+def how(settings: Any, parts: Sequence[Part], blocks: tuple[int, ...]) -> How:
+    """Return how a training runs, from the fields of a method that have `How`'s names."""
+    names = {f.name for f in dataclasses.fields(How)} & {f.name for f in dataclasses.fields(settings)}
+    given = {name: getattr(settings, name) for name in names - {"alpha"}}
+    return How(
+        **given,
+        alpha=settings.alpha_lora,
+        batch=sum(p.each for p in parts),
+        blocks=blocks,
+        warmup=0.0,
+        schedule="constant",
+    )
+
+
+def fit(
+    lm: LM, data: FitData, settings: Any, parts: Sequence[Part], loss: Representation, blocks: tuple[int, ...]
+) -> Adapter:
+    """Train, measure every checkpoint on the dev split, and choose one.
+
+    Args:
+        lm: the model.
+        data: examples, the judge and the folder.
+        settings: the method; its fields `steps, seed, judge, max_new_tokens, keep` and those of `How` are read.
+        parts: what is read at each update.
+        loss: what is lowered.
+        blocks: the blocks that are trained.
+
+    Raises:
+        ModelError: when a term is not finite.
+    """
+    with _tuned.folder(data) as out:
+        held_out = HeldOut.of(data, _tuned.judge_of(data, settings.judge), settings.max_new_tokens)
+        trained = training.train(
+            lm,
+            course(parts, settings.steps, seed=settings.seed),
+            out,
+            objective=loss,
+            how=how(settings, parts, blocks),
+            score=lambda c: held_out.score(lm, _tuned.adapter(c)),
+            probe=RefusalCurve.of(lm, data, seed=settings.seed),
+        )
+        if training.processes()[0] != 0:
+            return _tuned.adapter(trained.checkpoints[-1])  # the first process alone chooses and saves
+        pick = held_out.longest_trained if settings.keep == "trained" else lambda done: held_out.choose(lm, done)
+        chosen, table = pick(trained.checkpoints)
+        record = {"why": chosen.note, "tried": table, "losses": trained.losses, "parts": trained.parts}
+        write_json(out / "training.json", {**record, "curve": trained.curve, "loss": loss.record})
+        return chosen

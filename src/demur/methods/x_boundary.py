@@ -1,0 +1,143 @@
+"""Circuit breakers that also push benign prompts' refusals away from their compliant answers (X-Boundary-style)."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+import torch.nn.functional as F
+
+from demur import losses
+from demur.errors import DataError
+from demur.interventions.adapter import Adapter
+from demur.methods._passages import Benign, Texts, passages
+from demur.methods._representation import Keep, Reach, erasing, falling, fit, reach, retaining, rising
+from demur.representation import Draw, Part, Passage, Read, Representation, alternate, cycle
+from demur.residuals import stream
+from demur.types import FitData
+
+if TYPE_CHECKING:
+    from demur.lm import LM
+
+EXTRA = "train"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class XBoundary:
+    """Train a LoRA adapter as Circuit Breakers do, with a term for benign prompts near the boundary.
+
+    X-Boundary-style after arXiv 2502.09990. A benign prompt with the model's refusal stands among what is erased: its
+    unit states now are pushed away from the mean unit state, before, of the same prompt with a compliant answer, which
+    is retained. As in the authors' release the states of the *prompt* are pushed and those of the refusal are not,
+    which sits oddly with the aim; `pushed=answer` does the other.
+    """
+
+    layers: tuple[int, ...] = ()
+    """Blocks after which states are erased; by default those of the paper's hidden states 10 and 20 of 32."""
+    boundary: int = 2
+    """Of the harmful texts per update, how many give way to benign ones near the boundary (500 of 3,500)."""
+    pushed: Literal["prompt", "answer"] = "prompt"
+    """Which states of those are pushed away."""
+    alpha: float = 10.0
+    """Weight of the terms together."""
+    retain_weight: float = 1.0
+    """Weight of the retain term beside the erase term. It is a distance in the states' own units, that a cosine:
+    longer states want less. The embedded model's are about 350 long, and 1 keeps it from learning at all."""
+    slowness: float = 1.67
+    """The weights shift along t / (slowness T); the release counts to 300 in 180 updates."""
+    steps: int = 180
+    """Updates."""
+    erase: int = 16
+    """Texts to erase per update."""
+    retain: int = 16
+    """Texts to retain per update."""
+    benign: Benign = "answered"
+    """Which benign prompts are retained: `plain` ones, or all that the model `answered`."""
+    attacked: bool = False
+    """Use prompts under attack, too."""
+    rate: float = 1e-4
+    """The learning rate, constant; a tiny model wants more (1e-3)."""
+    rank: int = 16
+    """Rank of the adapter."""
+    alpha_lora: int = 16
+    """The adapter's change is multiplied by alpha_lora / rank."""
+    dropout: float = 0.05
+    """Dropout on the adapter's input."""
+    at_once: int = 8
+    """Texts that are read at a time."""
+    checkpoints: int = 2
+    """How many checkpoints are kept and measured."""
+    patience: int = 0
+    """Checkpoints in a row that miss the safety floor, after which the training ends; 0: never."""
+    keep: Keep = "trained"
+    """Which checkpoint of those that keep the floor: the one `trained` longest, or the one that `answered` most."""
+    max_new_tokens: int = 512
+    """Longest answer that is measured."""
+    judge: str = ""
+    """Judge of the answers; by default that of the fit, else `classifier`."""
+    seed: int = 0
+    """Of the order of texts and the adapter's start."""
+
+    def fit(self, lm: LM, data: FitData) -> Adapter:
+        """Train on the `fit` split and choose a checkpoint on `dev`.
+
+        Raises:
+            ConfigError: for a layer out of range.
+            DataError: when there are no plain prompts that are answered, no harmful answers, or no benign prompts that
+                are refused and have a compliant answer.
+            ModelError: when a term is not finite.
+        """
+        where = reach(lm, self.layers, (10, 20))
+        texts = Texts.of(data, benign=self.benign, attacked=self.attacked)
+        near = [t for t in texts.refused if t.other]
+        if not near:
+            raise DataError(
+                f"x_boundary: none of {len(texts.refused)} benign prompts that the model refuses has a compliant "
+                "answer; give rows (--data) with the answer in `answer` and the refusal in `rejected`"
+            )
+        compliant = passages(lm, texts.answers, whole=False)
+        targets = mean_units(lm, compliant, where.layers)
+        kept: list[Draw] = [cycle(passages(lm, some), seed=self.seed) for some in (texts.safe, texts.refusals) if some]
+        pushed = [
+            dataclasses.replace(p, item=i, first=0 if self.pushed == "prompt" else p.answer)
+            for i, p in enumerate(passages(lm, near))
+        ]
+        if self.pushed == "prompt":
+            pushed = [dataclasses.replace(p, last=p.answer) for p in pushed]
+        loss = self._loss(where, targets)
+        return fit(lm, data, self, self._parts(lm, texts, pushed, kept), loss, where.blocks)
+
+    def _parts(self, lm: LM, texts: Texts, pushed: list[Passage], kept: list[Draw]) -> list[Part]:
+        down, up = falling(self.alpha, self.slowness), rising(self.alpha * self.retain_weight, self.slowness)
+        harmful, pairs = cycle(passages(lm, texts.harmful), seed=self.seed), cycle(passages(lm, texts.answers))
+        return [
+            Part(role="erase", draw=harmful, each=self.erase - self.boundary, coefficient=down, pool="erase"),
+            Part(role="boundary", draw=cycle(pushed), each=self.boundary, coefficient=down, pool="erase"),
+            Part(role="retain", draw=alternate(*kept), each=self.retain - self.boundary, coefficient=up, pool="retain"),
+            Part(role="pairs", draw=pairs, each=self.boundary, coefficient=up, pool="retain"),
+        ]
+
+    def _loss(self, where: Reach, targets: torch.Tensor) -> Representation:
+        def pushing(read: Read) -> Any:
+            now, _ = read.states(where.layers)
+            return losses.away(now, targets[:, read.item].to(now.device), read.mask, tokens=read.tokens)
+
+        keeping = retaining(where.read)
+        return Representation(
+            terms={"erase": erasing(where.layers), "boundary": pushing, "retain": keeping, "pairs": keeping},
+            layers=where.read,
+            record={"loss": "rerouting, away and drift", "where": dataclasses.asdict(where), "pushed": self.pushed},
+        )
+
+
+def mean_units(lm: LM, texts: list[Passage], layers: tuple[int, ...]) -> torch.Tensor:
+    """Return the mean unit state of each text, over prompt and answer: Float["layer text d_model"], on the CPU."""
+    sums = torch.zeros(len(texts), len(layers), lm.d_model)
+    counts = torch.zeros(len(texts))
+    for chunk in stream(lm, [p.ids for p in texts], layers=layers, positions="prompt"):
+        unit = F.normalize(chunk.states[:, :, 0].float(), dim=-1).cpu()
+        sums.index_add_(0, chunk.prompt.cpu(), unit)
+        counts.index_add_(0, chunk.prompt.cpu(), torch.ones(len(unit)))
+    return (sums / counts[:, None, None]).transpose(0, 1)
