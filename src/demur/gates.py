@@ -150,14 +150,14 @@ class Gate:
         return 1 - found if self.rule == "none" else found
 
     def opens(self, states: Float[Tensor, "row d_model"]) -> Bool[Tensor, " row"]:
-        """Return for which states, read at the probe's one place, its value is above 0 for any choice.
+        """Return for which states, read at the probe's one place, it lets anything happen: a value that is not 0.
 
         Raises:
             ConfigError: for a gate that joins others or reads several layers.
         """
         if self.probe is None or len(self.probe.layers) != 1:
             raise ConfigError("gate: only one that reads a single layer can be asked about states")
-        return (self.values(self.score(states, self.probe.layers[0])) > 0).any(-1)
+        return (self.values(self.score(states, self.probe.layers[0])) != 0).any(-1)
 
     def moved(self, gates: int, branches: int) -> Gate:
         """Return it for a plan in which its gates and branches stand further back."""

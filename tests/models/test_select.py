@@ -150,6 +150,10 @@ def test_closed_gates_leave_the_models_own_answers(tmp_path):
     with_gate = {r.prompt_id: r for r in decode(lm, prompts, sampling, gated)}
     assert all(plain[i] == with_gate[i] for i in closed)
     assert any(plain[p.id].text != with_gate[p.id].text for p in prompts if p.id not in closed)
+    towards = dataclasses.replace(
+        gated, gate=dataclasses.replace(gate, rule="sign")
+    )  # where it is not 1 it is -1, and no row is left alone
+    assert closed_rows(lm, prompts, towards) == set()
 
 
 def test_a_named_method_is_fitted_and_tested_only_where_it_may_be(tmp_path):
