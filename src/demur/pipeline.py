@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from demur import leaks
 from demur.assemble import build_benchmarks, build_judges
 from demur.cache import opened
 from demur.decoding import decode
-from demur.errors import ConfigError
+from demur.errors import ConfigError, DemurError
 from demur.explain.boundary import explain
 from demur.explain.experiments import Settings
 from demur.explain.observed import Observed, spread
@@ -36,7 +37,7 @@ from demur.methods._learnable import rows as rows_of
 from demur.named import choose_named
 from demur.price import price
 from demur.readout import Openers, find_openers
-from demur.recipes import Recipe, recipe_toml
+from demur.recipes import Recipe, recipe_from, recipe_toml
 from demur.records import LoadedRun
 from demur.residuals import capture
 from demur.select import Candidate, Judged, Screened, candidates, choose, correctness_kept, front, screen, shortlist
@@ -362,7 +363,7 @@ def _claim(recipe: Recipe, out: Path, overwrite: bool) -> None:
     """Write recipe.toml, or check that the folder holds this very recipe."""
     path, text = out / "recipe.toml", recipe_toml(recipe)
     old = path.read_text(encoding="utf-8") if path.is_file() else None
-    if old is not None and old != text:
+    if old is not None and _now(old) != text:
         if not overwrite:
             was, now = _first_difference(old, text)
             raise ConfigError(
@@ -374,6 +375,14 @@ def _claim(recipe: Recipe, out: Path, overwrite: bool) -> None:
         for name in ("select.json", "floor.json", "price.json", "explain.json", "coordinates.jsonl", leaks.FILE):
             (out / name).unlink(missing_ok=True)
     write_text(path, text)
+
+
+def _now(old: str) -> str:
+    """Return a recipe that was written earlier as it would be written now, new settings at their defaults."""
+    try:
+        return recipe_toml(recipe_from(tomllib.loads(old)))
+    except (tomllib.TOMLDecodeError, DemurError):
+        return old
 
 
 def _first_difference(old: str, new: str) -> tuple[str, str]:
