@@ -30,6 +30,8 @@ from typing import Any
 
 from demur import fitted
 from demur.files import read_json, write_json, write_text
+from demur.report import plane
+from demur.report.data import Rate
 
 YARDSTICK = "steer"
 COLUMNS = {
@@ -74,6 +76,25 @@ def value(metrics: Sequence[Mapping[str, Any]], name: str, cut: str, where: str)
     wanted = next((n for n in names if where in n), "") if where else names[0]
     key = (wanted, metrics[0]["judge"], name, cut)
     return next((m["value"] for m in metrics if (m["benchmark"], m["judge"], m["name"], m["slice"]) == key), None)
+
+
+def draw(found: Sequence[Cell], path: Path) -> None:
+    """Draw both errors of what was tested, beside those of the first model untouched."""
+
+    def rates(folder: Path) -> tuple[Rate, Rate]:
+        metrics = read_json(folder / "metrics.json")
+        first = (metrics[0]["benchmark"], metrics[0]["judge"])
+        by_name = {(m["benchmark"], m["judge"], m["name"], m["slice"]): m for m in metrics}
+        both = [by_name[*first, *COLUMNS[title][:2]] for title in ("answered", "held")]
+        answered, held = (Rate.of(one) for one in both)
+        if answered is None or held is None:
+            raise SystemExit(f"{folder} has no rates")
+        return answered, held
+
+    tested = [c for c in found if c.model == found[0].model and (c.folder / "after").is_dir()]
+    plane.on_cells(
+        path, rates(found[0].folder / "before"), [(c.method, *rates(c.folder / "after"), c.kept) for c in tested]
+    )
 
 
 def cells(grid: Path) -> list[Cell]:
@@ -125,8 +146,9 @@ def cost(cell: Cell) -> tuple[float, float, float]:
 
     def seconds(treated: bool) -> float:
         started = time.process_time()
-        if treated and isinstance(what, Wrapped):
-            answers = list(what.around(Decoded(lm=lm))(prompts, sampling))
+        if isinstance(what, Wrapped):  # it asks in batches of its own making
+            asked = Decoded(lm=lm)
+            answers = list((what.around(asked) if treated else asked)(prompts, sampling))
         else:
             answers = list(decode(lm, prompts, sampling, what if treated else None, batch_tokens=batch))
         return (time.process_time() - started) / max(1, sum(a.n_tokens or 0 for a in answers))
@@ -198,6 +220,7 @@ def main() -> int:
     lines = table(found, costs)
     print("\n".join(lines))
     write_text(given.out / "table.md", "\n".join([*lines, ""]))
+    draw(found, given.out / "plane.png")
     record = [{**dataclasses.asdict(c), "folder": str(c.folder), "primary": c.primary} for c in found]
     write_json(given.out / "table.json", {"cells": record, "costs": costs})
     return 0

@@ -6,7 +6,7 @@ import html
 import io
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -117,3 +117,27 @@ def legend_above(figure: Canvas, axes: Axes, columns: int = 2) -> None:
     figure.legend(
         handles, labels, loc="outside upper left", ncols=columns, borderaxespad=0.2, handlelength=2.2, columnspacing=1.4
     )
+
+
+def labelled(axes: Axes, points: Sequence[tuple[str, tuple[float, float]]]) -> None:
+    """Write a name beside each point, moved up or down with a thin line where another name stands.
+
+    The limits of the axes must stand already: they say what is near.
+    """
+    figure = axes.figure
+    figure.canvas.draw()
+    taken: list[tuple[float, float, float]] = []
+    size = 8 * figure.dpi / 72
+    for name, at in sorted(points, key=lambda one: one[1]):
+        x, y = axes.transData.transform(at)
+        width = 0.62 * size * len(name)
+        steps = [0.35 * size, *(sign * k * 1.3 * size for k in range(1, 12) for sign in (-1, 1))]
+        near = [v for left, right, v in taken if left < x + size + width and x + size < right]
+        free = (d for d in steps if all(abs(y + d - v) >= 1.25 * size for v in near))
+        move = next(free, steps[0])
+        taken.append((x + size, x + size + width, y + move))
+        line = {"arrowstyle": "-", "color": MUTED, "linewidth": 0.5} if abs(move) > size else None
+        shift = (0.9 * 8, move * 72 / figure.dpi)
+        axes.annotate(
+            name, at, xytext=shift, textcoords="offset points", fontsize=8, color=INK, va="center", arrowprops=line
+        )

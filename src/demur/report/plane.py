@@ -81,20 +81,33 @@ def on_validation(data: ReportData) -> Picture | None:
 def on_cells(path: Path, before: Pair, after: Sequence[tuple[str, Rate, Rate, bool]]) -> None:
     """Write a PNG of the untouched model and of many cells, each by its name; hollow marks miss the floor on test.
 
+    What lies far below the floor stands at the upper edge, with its value.
+
     Args:
         path: the file.
         before: answered and held rate of the untouched model.
         after: name, answered, held, whether the floor was kept.
     """
+    floor = _floor_line(before, None)
+    edge = floor + 2 * (floor - _point(before)[1])
+    shown = {name: _point((answered, held)) for name, answered, held, _ in after}
     with drawing.canvas(4.2) as (figure, axes):
         figure.set_size_inches(8, 5)
+        _limits(axes, [before, *((a, h) for name, a, h, _ in after if shown[name][1] <= edge)], floor=edge)
+        xs = [x for x, _ in shown.values()]
+        axes.set_xlim(max(0.0, min(xs) - 0.03), min(1.0, max(xs) + 0.12))
+        axes.set_ylim(top=edge)
         _box(axes, before, BLACK, "untouched model", marker="o")
-        for name, answered, held, kept in after:
-            point = _point((answered, held))
-            axes.plot(*point, marker="D", color=BLUE, fillstyle="full" if kept else "none", linestyle="none")
-            axes.annotate(name, point, xytext=(5, 4), textcoords="offset points", fontsize=8, color=INK)
-        _limits(axes, [before, *((answered, held) for _, answered, held, _ in after)], floor=_floor_line(before, None))
-        _draw_floor(axes, _floor_line(before, None))
+        labels = []
+        for name, _, _, kept in after:
+            x, y = shown[name]
+            at = (x, min(y, edge))
+            axes.plot(
+                *at, marker="D", color=BLUE, fillstyle="full" if kept else "none", linestyle="none", clip_on=False
+            )
+            labels.append((name if y <= edge else f"{name} ({100 * y:.0f} %)", at))
+        drawing.labelled(axes, labels)
+        _draw_floor(axes, floor)
         _finish(figure, axes, X_LABEL)
         figure.savefig(path, dpi=150, facecolor="white")
 
