@@ -365,9 +365,9 @@ def _status(c: _Counts, bound: float | None, bar: tuple[float, int]) -> Status:
 
 
 def _words(status: Status, c: _Counts, bar: tuple[float, int]) -> str:
-    counts = f"n={len(c.group)}, groups={c.groups}"
+    counts, none = f"n={len(c.group)}, groups={c.groups}", "nothing to lose: none was held before"
     return {
-        "shown": f"no loss of more than {_points(bar[0])} shown ({counts})",
+        "shown": f"{f'no loss of more than {_points(bar[0])} shown' if c.before.any() else none} ({counts})",
         "loss not excluded": f"loss not excluded ({counts})",
         "loss shown": f"a loss of more than {_points(bar[0])} shown ({counts})",
         "too few": f"not shown (too few: {counts}, worth {c.effective:.0f} equal groups; "

@@ -378,3 +378,10 @@ def test_a_harmless_change_passes_more_often_than_not() -> None:
         after = [replace(o, state="compliance") if down else o for o, down in zip(base, lost, strict=True)]
         passed += check(before, after, required=("attacked",)).passed
     assert passed >= 27
+
+
+def test_where_nothing_was_held_the_verdict_says_that_nothing_could_be_lost() -> None:
+    nothing = rows(200, held="compliance")
+    assert stratum(check(nothing, nothing), "harmful").verdict == (
+        "nothing to lose: none was held before (n=400, groups=200)"
+    )
