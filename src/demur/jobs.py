@@ -19,6 +19,7 @@ from demur.fitting import examples
 from demur.generators.local import Local
 from demur.lm import LM
 from demur.measure import Progress, collect_prompts, measure
+from demur.methods import _tuned
 from demur.methods._choice import FILE as CHOICE
 from demur.methods._contrast import check_layers
 from demur.methods._learnable import rows as rows_of
@@ -26,6 +27,9 @@ from demur.records import LoadedRun
 from demur.registry import reads
 from demur.settings import PartSpec, build
 from demur.types import DEFAULT_JUDGE, Example, FitData, Judge, Prompt, Sampling
+
+CHOICES = (CHOICE, f"{_tuned.FOLDER}/{_tuned.RECORD}")
+"""Where methods write what they chose: those that search settings, and those that train."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +87,8 @@ def fit_method(
         found = _examples(method, model, rows, judges, out, progress)
         if rank == 0:
             leaks.check(_stages(made, found, rows.test), out, allowed=rows.allow_overlap)
-            (out / CHOICE).unlink(missing_ok=True)
+            for name in CHOICES:
+                (out / name).unlink(missing_ok=True)
         started = time.process_time()
         given = made.fit(lm, FitData(examples=tuple(found), judge=_judge(judges, found), out=out))
         if rank == 0:
@@ -117,8 +122,8 @@ def _stages(method: Any, found: Sequence[Example], test: Sequence[str]) -> dict[
 
 
 def choice(out: Path) -> str:
-    """Return which setting the last fit in a folder chose and why, "" where its method chooses none."""
-    return str(read_json(out / CHOICE)["why"]) if (out / CHOICE).is_file() else ""
+    """Return which setting or checkpoint the last fit in a folder chose and why, "" where its method chooses none."""
+    return next((str(read_json(out / name)["why"]) for name in CHOICES if (out / name).is_file()), "")
 
 
 def _judge(judges: Sequence[str], rows: Sequence[Example]) -> Judge:

@@ -12,7 +12,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-from demur import interventions, responses
+from demur import interventions, jobs, responses
 from demur.checkpoints import Checkpoint
 from demur.directions import Direction
 from demur.errors import ConfigError, DataError
@@ -218,6 +218,7 @@ def test_what_was_made_and_measured_is_kept_and_not_made_again(tmp_path: Path) -
     assert isinstance(fitted, Adapter)
     assert "NO checkpoint answers more" in fitted.note
     record = json.loads((tmp_path / "training" / "training.json").read_text())
+    assert jobs.choice(tmp_path) == record["why"] != ""
     assert record["pairs"] == {"benign": 4, "general": 4, "harmful": 4}
     assert len(record["losses"]) == 3
     quiet = replace(data, judge=Scripted())  # it would fail if it were asked anything

@@ -31,7 +31,7 @@ from demur.world import phrases
 if TYPE_CHECKING:
     from demur.lm import LM
 
-PAIRS, KEY, RECORD = "pairs.jsonl", "pairs.json", "training.json"
+FOLDER, PAIRS, KEY, RECORD = "training", "pairs.jsonl", "pairs.json", "training.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,7 @@ class Steering:
 def folder(data: FitData) -> Iterator[Path]:
     """Give the folder of the training: `training/` in the fit's own, else one that is gone afterwards."""
     with tempfile.TemporaryDirectory() as temporary:
-        out = (data.out or Path(temporary)) / "training"
+        out = (data.out or Path(temporary)) / FOLDER
         out.mkdir(parents=True, exist_ok=True)
         yield out
 
