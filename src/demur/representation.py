@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from demur.architectures import Frame, frame
 from demur.errors import ConfigError
@@ -195,6 +196,8 @@ class Representation:
         """Return each row's loss times its scale."""
         kinds = list(batch["kind"])
         whole = any(kind in self.logits for kind in kinds)
+        for role in self.terms:  # processes add theirs up by name, whichever rows each has
+            self.parts.setdefault(role, 0.0)
         before: dict[int, Tensor] = {}
         old: Tensor | None = None
         if self.reference:
@@ -202,6 +205,8 @@ class Representation:
                 before, old = self._run(model, batch, whole=whole)
         now, new = self._run(model, batch, whole=whole)
         made = torch.zeros(len(kinds), device=batch["input_ids"].device)
+        if isinstance(model, DistributedDataParallel):  # waits for the gradient of every weight, whatever the rows read
+            made = made + 0 * now[max(self.layers)].sum()
         for role in dict.fromkeys(kinds):
             mine = torch.tensor([i for i, kind in enumerate(kinds) if kind == role], device=made.device)
             read = Read(

@@ -18,7 +18,7 @@ from demur.checkpoints import Checkpoint, found
 from demur.errors import ConfigError, ModelError
 from demur.lora import Lora
 from demur.methods._representation import erasing, falling, reach, retaining, rising, scaled
-from demur.representation import Part, Passage, Representation, alternate, collate, course, cycle, passage
+from demur.representation import Part, Passage, Read, Representation, alternate, collate, course, cycle, passage
 from demur.residuals import capture, kept
 from demur.thirdparty import quiet
 from demur.training import How, below, shared_copy, train
@@ -44,6 +44,19 @@ def parts(alpha: float = 10.0) -> list[Part]:
 def loss(erase: Any = None) -> Representation:
     terms = {"erase": erase or erasing((1,)), "retain": retaining((0, 1))}
     return Representation(terms=terms, layers=(0, 1), record={"loss": "test"})
+
+
+def parted() -> Representation:
+    """What several processes may each see a part of: one term reads both blocks and the other the first alone.
+
+    A cosine to itself is at its maximum, where the first step would be rounding: states are turned from a fixed target.
+    """
+    target = torch.ones(1, 1, 32) / 32**0.5
+
+    def turned(read: Read) -> torch.Tensor:
+        return 1 + losses.away(read.states((0,))[0], target, read.mask, tokens=read.tokens)
+
+    return loss(turned)
 
 
 def wrapped(blocks: tuple[int, ...] = (0, 1)) -> Any:
