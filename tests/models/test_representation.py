@@ -21,6 +21,7 @@ from demur.methods._representation import erasing, falling, reach, retaining, ri
 from demur.representation import Part, Passage, Read, Representation, alternate, collate, course, cycle, passage
 from demur.residuals import capture, kept
 from demur.thirdparty import quiet
+from demur.trainers import grown
 from demur.training import How, below, shared_copy, train
 from demur.types import Prompt
 from tests.models.families import lm
@@ -220,6 +221,35 @@ def test_a_term_that_is_not_finite_is_named_and_leaves_the_last_good_checkpoint(
     with pytest.raises(ModelError, match="the loss of erase is nan at update 5"):
         train(lm("llama"), course(parts(), 6), tmp_path, objective=loss(breaks), how=how)
     assert [c.step for place in tmp_path.iterdir() for c in found(place)] == [3]
+
+
+def test_a_term_that_diverges_is_named_and_leaves_the_checkpoints_from_before(tmp_path: Path) -> None:
+    calls = iter(range(200))
+
+    def grows(read: Read) -> torch.Tensor:
+        return erasing((1,))(read).detach() * (50.0 if next(calls) >= 18 else 1.0)
+
+    how = dataclasses.replace(HOW, at_once=4, checkpoints=4, diverged=5.0)
+    said = r"the loss of erase is \S+ at update 22 \(median of 8\), more than 5 times .* up to update 14 are"
+    with pytest.raises(ModelError, match=said):
+        train(lm("llama"), course(parts(), 40), tmp_path, objective=loss(grows), how=how)
+    assert [c.step for place in tmp_path.iterdir() for c in found(place)] == [10, 20]
+
+
+def test_what_counts_as_diverged() -> None:
+    def told(values: list[float], times: float = 5.0) -> str:
+        rows = [{"loss": 10.0, "part": value} for value in values]
+        return grown(rows, ["part", "loss"], times)
+
+    assert told([0.0] * 20) == ""
+    assert told([0.0] * 8 + [49.0] * 8) == ""
+    assert told([0.0] * 8 + [51.0] * 8).startswith("the part is 51 at update 16")
+    assert told([0.0] * 12 + [51.0] * 4) == ""  # the median of the last eight lies halfway
+    assert told([0.0] * 7 + [51.0] * 8) == ""
+    assert told([0.0] * 8 + [1e9] * 8, times=0) == ""
+    assert grown([{"loss": 0.0}] * 8 + [{"loss": 9.0}] * 8, ["loss"], 5.0) == ""
+    with pytest.raises(ConfigError, match="diverged is 1"):
+        dataclasses.replace(HOW, diverged=1.0)
 
 
 def test_training_ends_below_the_floor(tmp_path: Path) -> None:
