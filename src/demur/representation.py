@@ -190,7 +190,8 @@ class Representation:
     """Roles whose terms read logits, too."""
     parts: dict[str, float] = field(default_factory=dict)
     """The sum of each term's losses, scaled, since it was last emptied; the trainer logs and empties it."""
-    _frame: Frame | None = None
+    _frame: tuple[nn.Module, Frame] | None = None
+    """The model that was last read, and its parts."""
 
     def __call__(self, model: nn.Module, batch: Mapping[str, Any]) -> Float[Tensor, " row"]:
         """Return each row's loss times its scale."""
@@ -228,12 +229,12 @@ class Representation:
         self, model: nn.Module, batch: Mapping[str, Any], *, whole: bool
     ) -> tuple[dict[int, Tensor], Logits | None]:
         base: Any = plain(model)
-        if self._frame is None:
-            self._frame = frame(base)
+        if self._frame is None or self._frame[0] is not base:
+            self._frame = (base, frame(base))
         given = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "use_cache": False}
         if not whole and "logits_to_keep" in inspect.signature(base.forward).parameters:
             given["logits_to_keep"] = 1  # the head has nothing to do
-        states, output = kept(self._frame, self.layers, lambda: model(**given), whole=whole)
+        states, output = kept(self._frame[1], self.layers, lambda: model(**given), whole=whole)
         return states, output.logits if whole else None
 
 

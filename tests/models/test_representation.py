@@ -159,6 +159,12 @@ def test_an_adapter_at_zero_gives_retain_0_and_erase_1() -> None:
     assert made[2:].tolist() == [0, 0]
 
 
+def test_one_loss_reads_one_model_after_another() -> None:
+    batch, one = collate(course(parts(), 2)[4:]), loss()
+    first, second = (one(moved(wrapped()).eval(), batch) for _ in range(2))
+    torch.testing.assert_close(first, second)
+
+
 def test_the_mean_over_rows_is_circuit_breakers_loss_by_its_formula() -> None:
     rows = course(parts(), 2)[4:]  # the second of two updates: alpha 3/4 and alpha 1/4
     batch, model = collate(rows), moved(wrapped()).eval()
