@@ -129,7 +129,8 @@ def answers(lm: Any) -> Case:
     settings = how()
     order = training.alike(training.order([p.kind for p in asked], settings), rows, BATCH)
     made = trainers.tokenised(lm, rows, settings.max_length)
-    batches = [trainers.padded([made[i] for i in order[k : k + AT_ONCE]]) for k in range(0, len(order), AT_ONCE)]
+    ids = [{name: row[name][:-1] for name in ("input_ids", "labels")} for row in made]  # the template ends no answer
+    batches = [trainers.padded([ids[i] for i in order[k : k + AT_ONCE]]) for k in range(0, len(order), AT_ONCE)]
     share = BATCH // AT_ONCE
     for i, batch in enumerate(batches):  # the mean is over the tokens of an update, not of what is read at once
         mine = batches[i // share * share :][:share]
