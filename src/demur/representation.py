@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from demur.architectures import Frame, frame
 from demur.errors import ConfigError
@@ -189,12 +190,15 @@ class Representation:
     """Roles whose terms read logits, too."""
     parts: dict[str, float] = field(default_factory=dict)
     """The sum of each term's losses, scaled, since it was last emptied; the trainer logs and empties it."""
-    _frame: Frame | None = None
+    _frame: tuple[nn.Module, Frame] | None = None
+    """The model that was last read, and its parts."""
 
     def __call__(self, model: nn.Module, batch: Mapping[str, Any]) -> Float[Tensor, " row"]:
         """Return each row's loss times its scale."""
         kinds = list(batch["kind"])
         whole = any(kind in self.logits for kind in kinds)
+        for role in self.terms:  # processes add theirs up by name, whichever rows each has
+            self.parts.setdefault(role, 0.0)
         before: dict[int, Tensor] = {}
         old: Tensor | None = None
         if self.reference:
@@ -202,6 +206,8 @@ class Representation:
                 before, old = self._run(model, batch, whole=whole)
         now, new = self._run(model, batch, whole=whole)
         made = torch.zeros(len(kinds), device=batch["input_ids"].device)
+        if isinstance(model, DistributedDataParallel):  # waits for the gradient of every weight, whatever the rows read
+            made = made + 0 * now[max(self.layers)].sum()
         for role in dict.fromkeys(kinds):
             mine = torch.tensor([i for i, kind in enumerate(kinds) if kind == role], device=made.device)
             read = Read(
@@ -223,12 +229,12 @@ class Representation:
         self, model: nn.Module, batch: Mapping[str, Any], *, whole: bool
     ) -> tuple[dict[int, Tensor], Logits | None]:
         base: Any = plain(model)
-        if self._frame is None:
-            self._frame = frame(base)
+        if self._frame is None or self._frame[0] is not base:
+            self._frame = (base, frame(base))
         given = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "use_cache": False}
         if not whole and "logits_to_keep" in inspect.signature(base.forward).parameters:
             given["logits_to_keep"] = 1  # the head has nothing to do
-        states, output = kept(self._frame, self.layers, lambda: model(**given), whole=whole)
+        states, output = kept(self._frame[1], self.layers, lambda: model(**given), whole=whole)
         return states, output.logits if whole else None
 
 

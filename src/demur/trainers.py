@@ -6,6 +6,7 @@ import dataclasses
 import math
 import os
 import shutil
+import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -144,27 +145,60 @@ class Plugged(_Whole, transformers.Trainer):
         super().log(logs, start_time)
 
 
-class Watch(transformers.TrainerCallback):
-    """Ends a training whose loss is not finite, and calls back after each checkpoint, which may end it as well."""
+WINDOW = 8
+"""Updates over which a loss that has grown is looked at."""
 
-    def __init__(self, saved: Callable[[], bool]) -> None:
-        self.saved = saved
-        self.broken: tuple[int, str, float] | None = None
+
+class Watch(transformers.TrainerCallback):
+    """Ends a training whose loss is not finite or has grown too far, or whose checkpoint says so when called back."""
+
+    def __init__(self, saved: Callable[[], bool], diverged: float = 0.0) -> None:
+        self.saved, self.diverged = saved, diverged
+        self.broken = ""
+        """What broke, and at which update."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Look at the loss of an update: its parts first, since they say more."""
         seen = {k: float(v) for k, v in (logs or {}).items() if k in ("loss", "grad_norm") or k.startswith(PART)}
+        if not seen:
+            return
         names = [*sorted(k for k in seen if k.startswith(PART)), "loss", "grad_norm"]
         odd = next((name for name in names if not math.isfinite(seen.get(name, 0.0))), None)
         if odd is not None:
             said = {"loss": "loss", "grad_norm": "norm of the gradient"}.get(odd, odd)
-            self.broken = (int(state.global_step), said, seen[odd])
+            self.broken = f"the {said} is {seen[odd]} at update {state.global_step}"
+        else:
+            self.broken = grown([row for row in state.log_history if "loss" in row], names[:-1], self.diverged)
+        if self.broken:
             control.should_training_stop, control.should_save = True, False
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Tell that a checkpoint is there."""
         if self.saved():
             control.should_training_stop = True
+
+
+def grown(updates: Sequence[Mapping[str, float]], names: Sequence[str], times: float) -> str:
+    """Return which loss has diverged, and when: "" for none.
+
+    A loss has where its median over the last `WINDOW` updates is more than `times` that of the whole loss over the
+    first ones. A part is held against the whole, too, since it may well begin at 0. Nothing is said where the whole
+    begins below .01, of less than two windows, or where `times` is 0.
+    """
+    if not times or len(updates) < 2 * WINDOW:
+        return ""
+    began = abs(statistics.median(row["loss"] for row in updates[:WINDOW]))
+    if began < 0.01:
+        return ""
+    for name in names:
+        now = statistics.median(row[name] for row in updates[-WINDOW:])
+        if now > times * began:
+            step = len(updates)
+            return (
+                f"the {name} is {now:.3g} at update {step} (median of {WINDOW}), more than {times:g} times the loss at "
+                f"the start, {began:.3g}; checkpoints up to update {step - WINDOW} are from before"
+            )
+    return ""
 
 
 class Probed(transformers.TrainerCallback):

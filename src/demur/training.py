@@ -8,7 +8,7 @@ callbacks and the checkpoints:
   killed and started again gives the losses of one that was not disturbed.
 - The order of the rows is fixed by the seed, kinds evenly mixed, and does not depend on the number of processes:
   under `accelerate launch` each process takes its part of the same batches.
-- A loss that is not finite ends the training before anything more is saved.
+- A loss that is not finite, or has grown to many times what it was, ends the training before anything more is saved.
 - At each checkpoint a `score` may be taken (answered and held rates, the safety floor); it is kept beside the weights.
 - The model is left as it was: what is trained is a copy that shares its frozen weights.
 """
@@ -78,6 +78,8 @@ class How:
     checkpoints: int = 4
     patience: int = 0
     """Checkpoints in a row that miss the safety floor, after which the training ends; 0: never."""
+    diverged: float = 100.0
+    """How many times the loss at the start a loss may come to before the training ends as diverged; 0: any."""
     probes: int = 20
     """How often the model is probed along the training, where a probe is given."""
     max_length: int = 1024
@@ -94,6 +96,7 @@ class How:
             ("beta", self.beta > 0, "above 0"),
             ("checkpoints", self.checkpoints >= 1, "at least 1"),
             ("patience", self.patience >= 0, "0 or more"),
+            ("diverged", self.diverged == 0 or self.diverged > 1, "0 or above 1"),
             ("probes", self.probes >= 1, "at least 1"),
         ):
             if not fits:
@@ -206,7 +209,7 @@ def train(
 
     Raises:
         ConfigError: for settings that do not fit together.
-        ModelError: when the loss is not finite.
+        ModelError: when a loss is not finite or has diverged; which and when is said.
     """
     how = how or How()
     if isinstance(objective, str) and objective not in OBJECTIVES:
@@ -214,7 +217,8 @@ def train(
     rank, count = processes()
     if how.batch % count:
         raise ConfigError(f"training: a batch of {how.batch} cannot be shared by {count} processes")
-    folder = out / fingerprint([[dict(r) for r in rows], _name(objective), asdict(how), asdict(lm.ref)])
+    shaping = {name: value for name, value in asdict(how).items() if name != "diverged"}  # it changes no update
+    folder = out / fingerprint([[dict(r) for r in rows], _name(objective), shaping, asdict(lm.ref)])
     folder.mkdir(parents=True, exist_ok=True)
     fixed = bool(rows) and "input_ids" in rows[0]
     drawn = list(range(len(rows))) if fixed else order([str(row.get("kind", "")) for row in rows], how)
@@ -291,7 +295,7 @@ def _run(
     }
     made = trainers.build(shared_copy(lm), lm, rows, objective, how, common)
     made.indices = list(indices)
-    watch = trainers.Watch(lambda: _latest(folder, score, how.patience))
+    watch = trainers.Watch(lambda: _latest(folder, score, how.patience), how.diverged)
     made.add_callback(watch)
     if probe is not None:
         every = max(1, math.ceil(len(indices) / how.batch / how.probes))
@@ -300,11 +304,7 @@ def _run(
     resumed = found(folder)
     made.train(resume_from_checkpoint=str(resumed[-1].folder) if resumed else None)
     if watch.broken:
-        step, name, value = watch.broken
-        raise ModelError(
-            f"training: the {name} is {value} at update {step}; lower the rate ({how.rate:g}), then run the same "
-            "command again"
-        )
+        raise ModelError(f"training: {watch.broken}; lower the rate ({how.rate:g}), then run the same command again")
 
 
 def _latest(folder: Path, score: Score | None, patience: int) -> bool:

@@ -18,9 +18,10 @@ from demur.checkpoints import Checkpoint, found
 from demur.errors import ConfigError, ModelError
 from demur.lora import Lora
 from demur.methods._representation import erasing, falling, reach, retaining, rising, scaled
-from demur.representation import Part, Passage, Representation, alternate, collate, course, cycle, passage
+from demur.representation import Part, Passage, Read, Representation, alternate, collate, course, cycle, passage
 from demur.residuals import capture, kept
 from demur.thirdparty import quiet
+from demur.trainers import grown
 from demur.training import How, below, shared_copy, train
 from demur.types import Prompt
 from tests.models.families import lm
@@ -44,6 +45,19 @@ def parts(alpha: float = 10.0) -> list[Part]:
 def loss(erase: Any = None) -> Representation:
     terms = {"erase": erase or erasing((1,)), "retain": retaining((0, 1))}
     return Representation(terms=terms, layers=(0, 1), record={"loss": "test"})
+
+
+def parted() -> Representation:
+    """What several processes may each see a part of: one term reads both blocks and the other the first alone.
+
+    A cosine to itself is at its maximum, where the first step would be rounding: states are turned from a fixed target.
+    """
+    target = torch.ones(1, 1, 32) / 32**0.5
+
+    def turned(read: Read) -> torch.Tensor:
+        return 1 + losses.away(read.states((0,))[0], target, read.mask, tokens=read.tokens)
+
+    return loss(turned)
 
 
 def wrapped(blocks: tuple[int, ...] = (0, 1)) -> Any:
@@ -145,6 +159,12 @@ def test_an_adapter_at_zero_gives_retain_0_and_erase_1() -> None:
     assert made[2:].tolist() == [0, 0]
 
 
+def test_one_loss_reads_one_model_after_another() -> None:
+    batch, one = collate(course(parts(), 2)[4:]), loss()
+    first, second = (one(moved(wrapped()).eval(), batch) for _ in range(2))
+    torch.testing.assert_close(first, second)
+
+
 def test_the_mean_over_rows_is_circuit_breakers_loss_by_its_formula() -> None:
     rows = course(parts(), 2)[4:]  # the second of two updates: alpha 3/4 and alpha 1/4
     batch, model = collate(rows), moved(wrapped()).eval()
@@ -207,6 +227,35 @@ def test_a_term_that_is_not_finite_is_named_and_leaves_the_last_good_checkpoint(
     with pytest.raises(ModelError, match="the loss of erase is nan at update 5"):
         train(lm("llama"), course(parts(), 6), tmp_path, objective=loss(breaks), how=how)
     assert [c.step for place in tmp_path.iterdir() for c in found(place)] == [3]
+
+
+def test_a_term_that_diverges_is_named_and_leaves_the_checkpoints_from_before(tmp_path: Path) -> None:
+    calls = iter(range(200))
+
+    def grows(read: Read) -> torch.Tensor:
+        return erasing((1,))(read).detach() * (50.0 if next(calls) >= 18 else 1.0)
+
+    how = dataclasses.replace(HOW, at_once=4, checkpoints=4, diverged=5.0)
+    said = r"the loss of erase is \S+ at update 22 \(median of 8\), more than 5 times .* up to update 14 are"
+    with pytest.raises(ModelError, match=said):
+        train(lm("llama"), course(parts(), 40), tmp_path, objective=loss(grows), how=how)
+    assert [c.step for place in tmp_path.iterdir() for c in found(place)] == [10, 20]
+
+
+def test_what_counts_as_diverged() -> None:
+    def told(values: list[float], times: float = 5.0) -> str:
+        rows = [{"loss": 10.0, "part": value} for value in values]
+        return grown(rows, ["part", "loss"], times)
+
+    assert told([0.0] * 20) == ""
+    assert told([0.0] * 8 + [49.0] * 8) == ""
+    assert told([0.0] * 8 + [51.0] * 8).startswith("the part is 51 at update 16")
+    assert told([0.0] * 12 + [51.0] * 4) == ""  # the median of the last eight lies halfway
+    assert told([0.0] * 7 + [51.0] * 8) == ""
+    assert told([0.0] * 8 + [1e9] * 8, times=0) == ""
+    assert grown([{"loss": 0.0}] * 8 + [{"loss": 9.0}] * 8, ["loss"], 5.0) == ""
+    with pytest.raises(ConfigError, match="diverged is 1"):
+        dataclasses.replace(HOW, diverged=1.0)
 
 
 def test_training_ends_below_the_floor(tmp_path: Path) -> None:

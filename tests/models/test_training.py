@@ -172,9 +172,14 @@ torch.set_num_threads(1)
 out, objective, steps, nap = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
 rows = COMPLETIONS if objective == "sft" else PREFERENCES
 how = replace(HOW, epochs=steps / 2, checkpoints=max(2, steps // 2))
+if objective == "stream":
+    from tests.models import test_representation as stream
+    rows, objective = stream.course(stream.parts(), steps), stream.parted()
+    how = replace(stream.HOW, checkpoints=how.checkpoints)
 done = train(lm("llama"), rows, out, objective=objective, how=how, score=lambda c: time.sleep(nap) or {})
 if os.environ.get("RANK", "0") == "0":
-    (out / "losses.json").write_text(json.dumps(done.losses))
+    parts = [value for values in done.parts.values() for value in values]
+    (out / "losses.json").write_text(json.dumps([*done.losses, *parts]))
 """
 
 
@@ -205,7 +210,7 @@ def curve(out: Path, *words: Any, **named: Any) -> list[float]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("objective", ["sft", "dpo"])
+@pytest.mark.parametrize("objective", ["sft", "dpo", "stream"])
 def test_two_processes_train_to_the_losses_of_one(objective: str, tmp_path: Path) -> None:
     one = curve(tmp_path / "one", objective)
     two = curve(tmp_path / "two", objective, processes=2)
@@ -213,13 +218,14 @@ def test_two_processes_train_to_the_losses_of_one(objective: str, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_a_killed_training_continues_as_if_undisturbed(tmp_path: Path) -> None:
-    whole = curve(tmp_path / "whole", "dpo", 12)
+@pytest.mark.parametrize("objective", ["dpo", "stream"])
+def test_a_killed_training_continues_as_if_undisturbed(objective: str, tmp_path: Path) -> None:
+    whole = curve(tmp_path / "whole", objective, 12)
     for goal in (1, 3, 5):
-        process = launch(tmp_path / "killed", "dpo", 12, 0.3)
+        process = launch(tmp_path / "killed", objective, 12, 0.3)
         while process.poll() is None and sum(len(found(f)) for f in (tmp_path / "killed").glob("*")) < goal:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert process.returncode == -signal.SIGKILL
-    assert curve(tmp_path / "killed", "dpo", 12) == whole
+    assert curve(tmp_path / "killed", objective, 12) == whole
