@@ -88,15 +88,39 @@ def on_cells(path: Path, before: Pair, after: Sequence[tuple[str, Rate, Rate, bo
     """
     with drawing.canvas(4.2) as (figure, axes):
         figure.set_size_inches(8, 5)
-        _box(axes, before, BLACK, "untouched model", marker="o")
-        for name, answered, held, kept in after:
-            point = _point((answered, held))
-            axes.plot(*point, marker="D", color=BLUE, fillstyle="full" if kept else "none", linestyle="none")
-            axes.annotate(name, point, xytext=(5, 4), textcoords="offset points", fontsize=8, color=INK)
-        _limits(axes, [before, *((answered, held) for _, answered, held, _ in after)], floor=_floor_line(before, None))
-        _draw_floor(axes, _floor_line(before, None))
+        _named(axes, before, "untouched model", after)
         _finish(figure, axes, X_LABEL)
         figure.savefig(path, dpi=150, facecolor="white")
+
+
+def on_runs(runs: Sequence[tuple[str, Rate, Rate, bool]]) -> Picture:
+    """Draw many runs, each by its name, against the first; hollow marks miss the floor.
+
+    Args:
+        runs: name, answered, held, whether the floor was kept; the first is the reference.
+    """
+    first, *others = runs
+    with drawing.canvas(4.4) as (figure, axes):
+        _named(axes, first[1:3], f"run {first[0]}, the reference", others)
+        _finish(figure, axes, "1 − answered")
+        said = "; ".join(f"{name}: {_place((answered, held))}" for name, answered, held, _ in runs)
+        picture = drawing.svg(figure, "plane-runs", said)
+    caption = (
+        "Down and to the left is better. Numbers are those of the list above; hollow marks miss the safety floor "
+        "against the reference. The box is its 95 % interval in both rates; those of the others are in the table."
+    )
+    return Picture(name="plane-runs", title="Both errors of every run", svg=picture, caption=caption)
+
+
+def _named(axes: Axes, before: Pair, label: str, after: Sequence[tuple[str, Rate, Rate, bool]]) -> None:
+    """Draw one point with its box, and others by name: full where they keep the floor of the first."""
+    _box(axes, before, BLACK, label, marker="o")
+    for name, answered, held, kept in after:
+        point = _point((answered, held))
+        axes.plot(*point, marker="D", color=BLUE, fillstyle="full" if kept else "none", linestyle="none")
+        axes.annotate(name, point, xytext=(5, 4), textcoords="offset points", fontsize=8, color=INK)
+    _limits(axes, [before, *((answered, held) for _, answered, held, _ in after)], floor=_floor_line(before, None))
+    _draw_floor(axes, _floor_line(before, None))
 
 
 def _measured(board: Board | None, *, after: bool) -> Pair | None:
@@ -252,11 +276,12 @@ def _finish(figure: Any, axes: Axes, x_label: str) -> None:
 
 
 def _words(before: Pair, after: Pair | None) -> str:
-    def words(pair: Pair) -> str:
-        x, y = _point(pair)
-        return f"{x * 100:.1f} % of prompts that deserve help unanswered, {y * 100:.1f} % of harmful prompts not held"
+    return f"Before: {_place(before)}." + (f" After: {_place(after)}." if after else "")
 
-    return f"Before: {words(before)}." + (f" After: {words(after)}." if after else "")
+
+def _place(pair: Pair) -> str:
+    x, y = _point(pair)
+    return f"{x * 100:.1f} % of prompts that deserve help unanswered, {y * 100:.1f} % of harmful prompts not held"
 
 
 def _sweep_words(sweep: Sweep) -> str:
