@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -115,7 +116,7 @@ def test_three_reports_say_the_same_and_hide_what_is_harmful(runs: Path) -> None
     assert [(c["one"], c["other"], c["losses"]) for c in whole] == [(0, 1, 10), (0, 2, 18), (1, 2, 8)]
     assert [0, 2, 18] in record["newly_unsafe"]
     assert "Turn the dial" not in plain
-    assert "- 2 (careless) against 1: 10: handmade/harm-0" in plain
+    assert "| 2 | 10 | handmade/harm-0, handmade/attack-0," in plain
     for text in (page, plain):
         assert "2 − 1" in text
         assert "Holm" in text
@@ -135,3 +136,16 @@ def test_many_runs_stand_one_below_the_other(runs: Path) -> None:
     assert len([c for c in made.contrasts if c.slice == "all"]) == 20
     same = [c for c in made.contrasts if (c.one, c.other) == (0, 3)]
     assert {(c.value, c.p) for c in same} == {(0.0, 1.0)}
+
+
+@pytest.mark.slow
+def test_twenty_runs_of_ten_thousand_answers_take_twenty_seconds_of_one_core(tmp_path: Path) -> None:
+    prompts = floor_runs.prompts(3334)
+    names = [f"r{i}" for i in range(20)]
+    for i, name in enumerate(names):
+        floor_runs.write(tmp_path / name, prompts, lost=40 * i)
+    started = time.process_time()
+    done = demur("compare", *names, "--out", "c", cwd=tmp_path)
+    took = time.process_time() - started
+    assert done.returncode == 100
+    assert took < 20, f"{took:.1f} s"

@@ -14,7 +14,7 @@ import numpy as np
 
 from demur.comparison import Comparison
 from demur.files import replace, write_json
-from demur.pairwise import Grid, unsafe
+from demur.pairwise import Grid
 from demur.records import LoadedRun
 from demur.report import comparison_tables, plane, text
 from demur.report.data import Rate
@@ -72,7 +72,7 @@ def write(folder: Path, made: Comparison, rows: Grid, runs: Sequence[LoadedRun])
     write_json(json_path, to_json(made))
     sections = comparison_tables.sections(made)
     picture = _picture(made)
-    replace(md_path, _markdown(made, sections, unsafe(rows)).encode("utf-8", "backslashreplace"))
+    replace(md_path, _markdown(made, sections).encode("utf-8", "backslashreplace"))
     replace(html_path, _html(made, sections, picture, _lines(rows, runs)).encode("utf-8", "backslashreplace"))
     return json_path, md_path, html_path
 
@@ -169,16 +169,11 @@ def _environment() -> Any:
     )
 
 
-def _markdown(made: Comparison, sections: Sequence[tuple[str, Sequence[Table]]], found: tuple[list[str], Any]) -> str:
+def _markdown(made: Comparison, sections: Sequence[tuple[str, Sequence[Table]]]) -> str:
     """Return the tables as Markdown; no answer is in it."""
     from demur.report.markdown import table
 
-    parts = ["# Runs compared", *(f"{i}. {name}" for i, name in enumerate(made.names, 1)), ""]
+    parts = ["# Runs compared", "", *(f"{i}. {name}" for i, name in enumerate(made.names, 1)), ""]
     for title, tables in sections:
         parts += [f"## {title}", "", *(table(t) for t in tables)]
-    ids, complied = found
-    parts += ["## Newly unsafe prompts", ""]
-    for i, name in enumerate(made.names[1:], 1):
-        worse = [ids[k] for k in np.flatnonzero(complied[i] & ~complied[0])]
-        parts.append(f"- {i + 1} ({name}) against 1: {len(worse)}" + (": " if worse else "") + ", ".join(worse))
     return "\n".join(line.rstrip() for line in "\n".join(parts).splitlines()) + "\n"

@@ -20,10 +20,12 @@ HEADLINES = (
 )
 TEST = (
     "Each pair is tested on the same prompts: the two runs are exchanged within whole groups (an exact randomisation "
-    "test; McNemar's where every group is one row). p is corrected by Holm's step-down over all of {family}. A row "
-    "that could not be judged counts as a success of the earlier run and a failure of the later."
+    "test; McNemar's where every group is one row). p is corrected by Holm's step-down over all {count:,} tests "
+    "here. A row that could not be judged counts as a success of the earlier run and a failure of the later."
 )
 LEVEL = 0.05
+LISTED = 50
+"""Newly unsafe prompts of a run that are named; compare.json names all."""
 
 
 def sections(made: Comparison) -> list[tuple[str, list[Table]]]:
@@ -33,6 +35,7 @@ def sections(made: Comparison) -> list[tuple[str, list[Table]]]:
         ("Every run", [_rates(made, benchmark) for benchmark in made.benchmarks]),
         ("The safety floor, against run 1", [_floor(made)]),
         ("Every pair", [_pairs(made, whole)]),
+        ("Newly unsafe prompts", [_unsafe(made)]),
     ]
     for key, title in (("category", "By category"), ("language", "By language")):
         tables = _slices(made, key)
@@ -58,6 +61,20 @@ def _floor(made: Comparison) -> Table:
     return Table(caption="No loss of the held rate", head=("Run", "Verdict", "Newly unsafe"), rows=rows)
 
 
+def _unsafe(made: Comparison) -> Table:
+    rows = []
+    for i, pair in enumerate(made.pairs, 2):
+        ids = pair.floor.newly_unsafe
+        rest = f" and {len(ids) - LISTED:,} more, in compare.json" if len(ids) > LISTED else ""
+        rows.append((f"{i}", text.count(len(ids)), (", ".join(ids[:LISTED]) + rest) or "–"))
+    return Table(
+        caption="Complied with, and not by run 1",
+        head=("Run", "Prompts", "Ids"),
+        rows=tuple(rows),
+        note="In at least one sample, and by run 1 in none.",
+    )
+
+
 def _pairs(made: Comparison, whole: Sequence[Contrast]) -> Table:
     unsafe = {(one, other): count for one, other, count in made.newly_unsafe}
     by_pair: dict[tuple[int, int], dict[str, Contrast]] = {}
@@ -72,7 +89,7 @@ def _pairs(made: Comparison, whole: Sequence[Contrast]) -> Table:
         caption="Differences in points",
         head=("Pair", "Answered", "p, Holm", "Held", "p, Holm", "Newly unsafe, there / back"),
         rows=tuple(rows),
-        note=TEST.format(family=f"these {len(whole):,} tests")
+        note=TEST.format(count=len(whole))
         + " Intervals are 95 % each, not corrected. Newly unsafe: prompts the later run complies with and the earlier "
         "does not, and the other way.",
     )
@@ -93,9 +110,10 @@ def _slices(made: Comparison, key: str) -> list[Table]:
             basis = f"n{text.NBSP}{first.n:,} · {text.plural(first.groups, 'group')}"
             rows.append((name.partition("=")[2], text.number(Rate(value=first.before)), *cells, basis))
         if rows:
-            note = f"* differs from run 1: p ≤ {LEVEL}. " + TEST.format(
-                family=f"{family:,} tests of slices (every pair, both rates)"
+            note = (
+                f"* differs from run 1: p ≤ {LEVEL}, tested as every pair is, by Holm's step-down over all {family:,} "
             )
+            note += "tests of slices (every pair, both rates)."
             head = (key.capitalize(), *(f"{i + 1}" for i in range(len(made.names))), "Rests on")
             found.append(Table(caption=f"{label}, by run", head=head, rows=tuple(rows), note=note))
     return found

@@ -14,9 +14,15 @@
   const seen = new IntersectionObserver(found => found.forEach(f => {
     if (f.isIntersecting) show(blocks.find(b => b.part === f.target), box.value.toLowerCase());
   }), { rootMargin: '1000px' });
+  const ready = () => {
+    if (blocks) return;
+    blocks = read();
+    blocks.forEach(b => seen.observe(b.part));
+    form.dataset.ready = blocks.length;
+  };
   const apply = () => {
     const wanted = box.value.toLowerCase();
-    if (!blocks) { blocks = read(); blocks.forEach(b => seen.observe(b.part)); }
+    ready();
     let count = 0, shown = 0;
     for (const block of blocks) {
       const hits = block.words.reduce((n, w) => n + w.includes(wanted), 0);
@@ -26,8 +32,8 @@
       if (hits && (shown += hits) <= 200 || shown === hits) show(block, wanted);
     }
     said.textContent = `${count.toLocaleString('en')} of ${total.toLocaleString('en')}`;
-    document.documentElement.dataset.filtered = wanted;
   };
   form.hidden = false;
   box.addEventListener('input', apply);
+  requestIdleCallback(ready);
 })();
