@@ -7,6 +7,7 @@ that are measured here (`speed`), and rough. What is assumed is said in `Estimat
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -181,7 +182,7 @@ def _capacity(work: Work, place: torch.device) -> int:
 
 
 def _generation(module: nn.Module, parts: Frame, work: Work, place: torch.device) -> tuple[int, int]:
-    """Return (working, cache): the larger of reading prompts into a full cache, and the last step of decoding."""
+    """Return (working, cache): the cache at its largest, and what reading prompts or the last step needs beyond it."""
     rows, width = _capacity(work, place), rounded(work.prompt_tokens)
     last = rounded(work.prompt_tokens + work.new_tokens)
     columns = rounded(width + 32)
@@ -210,7 +211,7 @@ def _generation(module: nn.Module, parts: Frame, work: Work, place: torch.device
 
     read = footprint.peak(lambda: step(width, 0, rounded(width + 32)))[0]
     write = footprint.peak(lambda: step(1, work.prompt_tokens + work.new_tokens - 1, columns))[0]
-    return max(read, write) - sizes[int(write >= read)], sizes[int(write >= read)]
+    return max(read, write) - sizes[1], sizes[1]
 
 
 def _capture(parts: Frame, work: Work, place: torch.device) -> int:
@@ -245,7 +246,7 @@ def _training(module: nn.Module, parts: Frame, work: Work) -> tuple[int, int]:
 class _Adapted(nn.Module):
     """A linear layer with a low-rank change beside it, as peft computes it."""
 
-    def __init__(self, base: nn.Module, rank: int, sizes: tuple[int, int]) -> None:
+    def __init__(self, base: nn.Module, rank: int, sizes: Sequence[int]) -> None:
         super().__init__()
         self.base = base
         self.dropout = nn.Dropout(0.05)
@@ -255,7 +256,8 @@ class _Adapted(nn.Module):
         """Return what the layer gives, changed."""
         plain: torch.Tensor = self.base(x)
         wide = self.dropout(x.to(self.down.weight.dtype))
-        return plain + (self.up(self.down(wide)) * 2.0).to(plain.dtype)
+        changed: torch.Tensor = self.up(self.down(wide)) * 2.0
+        return plain + changed.to(plain.dtype)
 
 
 def _adapted(module: Any, rank: int) -> list[nn.Parameter]:
@@ -267,8 +269,8 @@ def _adapted(module: Any, rank: int) -> list[nn.Parameter]:
             turned = isinstance(child, Conv1D)
             if child is head or not (turned or isinstance(child, nn.Linear)):
                 continue
-            shape: tuple[int, int] = tuple(child.weight.shape)  # type: ignore[assignment,arg-type]
-            made = _Adapted(child, rank, shape if turned else (shape[1], shape[0]))
-            learnt += [made.down.weight, made.up.weight]
+            sizes = tuple(child.weight.shape)
+            made = _Adapted(child, rank, sizes if turned else sizes[::-1])
+            learnt += [*made.down.parameters(), *made.up.parameters()]
             setattr(parent, name, made)
     return learnt

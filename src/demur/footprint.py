@@ -20,11 +20,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
-class Alive(TorchDispatchMode):
+class Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of all storages that are alive, each once; `peak` is the most so far."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = self.operations = 0
         self.seen: set[int] = set()
 
@@ -67,7 +67,7 @@ def weightless(config: Any, dtype: torch.dtype) -> Iterator[Any]:
     from transformers.initialization import no_init_weights
 
     with FakeTensorMode(), no_init_weights():
-        module = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
+        module = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)  # type: ignore[no-untyped-call]
         module.eval()
         module.requires_grad_(False)
         yield module
