@@ -91,6 +91,7 @@ class Estimate:
 ASSUMED = (
     "every prompt is as long as the longest, and every answer as long as allowed; shorter ones need less",
     "attention is torch's fused kernel, which keeps no matrix of scores",
+    "training by SFT makes the logits of all rows read at once, DPO those of a few hundred tokens (trl's tiles)",
     "no intervention that adds branches (contrastive decoding doubles the cache)",
     "time: two operations per weight and token, weights read once per decoded token, both at the speeds measured here",
     "memory held back by allocators, and the scratch of matrix products, is not counted",
@@ -108,14 +109,14 @@ def estimate(name: str, config: Any, work: Work, place: torch.device, dtype: tor
         dtype: of the weights.
     """
     on_gpu = place.type != "cpu"
-    base = 0 if on_gpu else footprint.resident()
-    training_base = 0 if on_gpu else _with_training(base)
     with footprint.weightless(config, dtype) as module:
+        base = 0 if on_gpu else footprint.resident()  # what making a model imports included
         parts = frame(module)
         parameters, weights = footprint.size(module)
         answering, cache = _generation(module, parts, work, place)
         reading = _capture(parts, work, place)
         learning, adapter = _training(module, parts, work)
+    training_base = 0 if on_gpu else _with_training(base)
     rate = speed.of(place, dtype)
     each = 2 * parameters
     prompt, answer = work.prompts * work.prompt_tokens, work.prompts * work.samples * work.new_tokens
@@ -209,8 +210,8 @@ def _generation(module: nn.Module, parts: Frame, work: Work, place: torch.device
         kept = [t for layer in slots.kept for t in (layer.keys, layer.values) if t is not None]
         sizes.append(sum(t.untyped_storage().nbytes() for t in kept))
 
-    read = footprint.peak(lambda: step(width, 0, rounded(width + 32)))[0]
-    write = footprint.peak(lambda: step(1, work.prompt_tokens + work.new_tokens - 1, columns))[0]
+    read = footprint.peak(lambda: step(width, 0, rounded(width + 32)), module)[0]
+    write = footprint.peak(lambda: step(1, work.prompt_tokens + work.new_tokens - 1, columns), module)[0]
     return max(read, write) - sizes[1], sizes[1]
 
 
@@ -225,7 +226,7 @@ def _capture(parts: Frame, work: Work, place: torch.device) -> int:
             parts.body(input_ids=ids, use_cache=False)
 
     kept = work.prompts * len(parts.blocks) * parts.d_model * 4
-    return max(footprint.peak(read)[0] + kept, 3 * kept)
+    return max(footprint.peak(read, parts.body)[0] + kept, 3 * kept)
 
 
 def _training(module: nn.Module, parts: Frame, work: Work) -> tuple[int, int]:
@@ -237,9 +238,12 @@ def _training(module: nn.Module, parts: Frame, work: Work) -> tuple[int, int]:
 
     def learn() -> None:
         ids = torch.zeros(rows, work.row_tokens, dtype=torch.long)
-        parts.body(input_ids=ids, use_cache=False).last_hidden_state.float().sum().backward()
+        if work.preference:
+            parts.body(input_ids=ids, use_cache=False).last_hidden_state.float().sum().backward()
+        else:
+            module(input_ids=ids, labels=ids, use_cache=False).loss.backward()
 
-    most = footprint.peak(learn)[0]
+    most = footprint.peak(learn, module)[0]
     return max(0, most - adapter), adapter * (1 + ADAM)
 
 

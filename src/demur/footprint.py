@@ -73,13 +73,16 @@ def weightless(config: Any, dtype: torch.dtype) -> Iterator[Any]:
         yield module
 
 
-def peak(work: Callable[[], object]) -> tuple[int, int]:
+def peak(work: Callable[[], object], module: Any = None) -> tuple[int, int]:
     """Return the most bytes that were alive at once while `work` ran, beyond what it was given, and its operations.
 
     Args:
         work: runs inside `weightless`.
+        module: whose weights and buffers are there already.
     """
     with Alive() as alive:
+        for given in [*module.parameters(), *module.buffers()] if module is not None else ():
+            alive.seen.add(given.untyped_storage()._cdata)
         kept = work()
     del kept
     return alive.peak, alive.operations
