@@ -91,7 +91,7 @@ class Estimate:
 ASSUMED = (
     "every prompt is as long as the longest, and every answer as long as allowed; shorter ones need less",
     "attention is torch's fused kernel, which keeps no matrix of scores",
-    "training by SFT makes the logits of all rows read at once, DPO those of a few hundred tokens (trl's tiles)",
+    "training makes the logits of all rows read at once, as a loss that is handed in does; trl's SFT and DPO need less",
     "no intervention that adds branches (contrastive decoding doubles the cache)",
     "time: two operations per weight and token, weights read once per decoded token, both at the speeds measured here",
     "memory held back by allocators, and the scratch of matrix products, is not counted",
@@ -115,7 +115,7 @@ def estimate(name: str, config: Any, work: Work, place: torch.device, dtype: tor
         parameters, weights = footprint.size(module)
         answering, cache = _generation(module, parts, work, place)
         reading = _capture(parts, work, place)
-        learning, adapter = _training(module, parts, work)
+        learning, adapter = _training(module, work)
     training_base = 0 if on_gpu else _with_training(base)
     rate = speed.of(place, dtype)
     each = 2 * parameters
@@ -229,7 +229,7 @@ def _capture(parts: Frame, work: Work, place: torch.device) -> int:
     return max(footprint.peak(read, parts.body)[0] + kept, 3 * kept)
 
 
-def _training(module: nn.Module, parts: Frame, work: Work) -> tuple[int, int]:
+def _training(module: nn.Module, work: Work) -> tuple[int, int]:
     """Return (working, adapter) of one forward and backward pass with LoRA on every linear layer."""
     learnt = _adapted(module, work.rank)
     adapter = sum(p.untyped_storage().nbytes() for p in learnt)
@@ -238,10 +238,7 @@ def _training(module: nn.Module, parts: Frame, work: Work) -> tuple[int, int]:
 
     def learn() -> None:
         ids = torch.zeros(rows, work.row_tokens, dtype=torch.long)
-        if work.preference:
-            parts.body(input_ids=ids, use_cache=False).last_hidden_state.float().sum().backward()
-        else:
-            module(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+        module(input_ids=ids, labels=ids, use_cache=False).loss.backward()
 
     most = footprint.peak(learn, module)[0]
     return max(0, most - adapter), adapter * (1 + ADAM)
