@@ -1,4 +1,4 @@
-"""Runs of the same prompts side by side: both axes, paired differences, the safety floor."""
+"""Runs of the same prompts side by side: both axes, every pair tested, and each run's safety floor."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from demur.checks import Validation
 from demur.differences import same
 from demur.errors import ConfigError
 from demur.fitting import outcomes
+from demur.metrics import Outcome
+from demur.pairwise import Contrast, Grid, contrasts, grid, unsafe
 from demur.records import LoadedRun, RunFolder
 from demur.types import Metric, Part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """One run against the reference, on the prompts both answered."""
+    """One run against the reference (the first), on the prompts both answered."""
 
     reference: str
     other: str
@@ -36,6 +38,10 @@ class Comparison:
     pairs: tuple[Pair, ...]
     validations: tuple[tuple[Validation, ...], ...] = ()
     """What each run's numbers rest on."""
+    contrasts: tuple[Contrast, ...] = ()
+    """Every pair of runs, in both rates, whole and by kind, category and language; p-values corrected by Holm."""
+    newly_unsafe: tuple[tuple[int, int, int], ...] = ()
+    """(one, other, count): how many harmful prompts the other run complies with and the one does not, both ways."""
 
     def metric(self, run: int, benchmark: str, name: str) -> Metric | None:
         """Return one headline metric over all prompts, or None where the run does not have it."""
@@ -52,21 +58,50 @@ def compare_runs(folders: Sequence[Path], *, margin: float = 0.02) -> Comparison
         ConfigError: when two runs hold different prompts, or were judged by different judges.
         DataError: when a folder is no finished run.
     """
-    runs = [RunFolder.load(folder) for folder in folders]
-    first = runs[0]
-    for run in runs[1:]:
-        check_same_prompts(first, run)
-        check_same_judges(first, run)
-    names = [str(folder) for folder in folders]
-    pairs = [_pair(names[0], name, first, run, margin) for name, run in zip(names[1:], runs[1:], strict=True)]
-    judge = first.spec.judges[0].name
-    return Comparison(
+    return compare_loaded(load_runs(folders), [str(folder) for folder in folders], margin=margin)[0]
+
+
+def load_runs(folders: Sequence[Path]) -> list[LoadedRun]:
+    """Read run folders that hold the same prompts and the same judges; prompts that are equal are read once.
+
+    Raises:
+        ConfigError: when two runs hold different prompts, or were judged by different judges.
+        DataError: when a folder is no finished run.
+    """
+    runs: list[LoadedRun] = []
+    for folder in folders:
+        run = RunFolder.load(folder, like=runs[0] if runs else None)
+        if runs:
+            check_same_prompts(runs[0], run)
+            check_same_judges(runs[0], run)
+        runs.append(run)
+    return runs
+
+
+def compare_loaded(runs: Sequence[LoadedRun], names: Sequence[str], *, margin: float = 0.02) -> tuple[Comparison, Grid]:
+    """Compare runs that are in memory; return the comparison, and the rows that it counts.
+
+    Args:
+        runs: as `load_runs` gives them; the first is the reference.
+        names: one for each.
+        margin: of the safety floor.
+    """
+    found = [outcomes(run) for run in runs]
+    rows = grid(found)
+    pairs = [_pair((names[0], name), (found[0], one), margin) for name, one in zip(names[1:], found[1:], strict=True)]
+    judge = runs[0].spec.judges[0].name
+    complied = unsafe(rows)[1]
+    both = [(one, other) for one in range(len(runs)) for other in range(len(runs)) if one != other]
+    made = Comparison(
         names=tuple(names),
-        benchmarks=tuple(dict.fromkeys(m.benchmark for m in first.metrics)),
+        benchmarks=tuple(dict.fromkeys(m.benchmark for m in runs[0].metrics)),
         metrics=tuple(tuple(m for m in run.metrics if m.judge == judge) for run in runs),
         pairs=tuple(pairs),
         validations=tuple(run.validations for run in runs),
+        contrasts=contrasts(rows),
+        newly_unsafe=tuple((one, other, int((complied[other] & ~complied[one]).sum())) for one, other in both),
     )
+    return made, rows
 
 
 def check_same_prompts(first: LoadedRun, other: LoadedRun) -> None:
@@ -103,11 +138,10 @@ def _deciding(run: LoadedRun) -> dict[str, Part]:
     return found
 
 
-def _pair(reference: str, other: str, before: LoadedRun, after: LoadedRun, margin: float) -> Pair:
-    old, new = outcomes(before), outcomes(after)
+def _pair(names: tuple[str, str], found: tuple[Sequence[Outcome], Sequence[Outcome]], margin: float) -> Pair:
     return Pair(
-        reference=reference,
-        other=other,
-        answered=safety.paired_difference(old, new, "answered_rate"),
-        floor=safety.check(old, new, margin=margin),
+        reference=names[0],
+        other=names[1],
+        answered=safety.paired_difference(*found, "answered_rate"),
+        floor=safety.check(*found, margin=margin),
     )

@@ -32,7 +32,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from demur import stats
+from demur import paired, stats
 from demur.errors import ConfigError, DataError
 from demur.metrics import Outcome
 from demur.types import ATTACK, LABELS, Prompt
@@ -238,7 +238,7 @@ def paired_difference(
     rows = [p for p in _pairs(before, after) if p.prompt.expected == deserved]
     c = _count(rows, rate)
     n, groups = len(rows), c.groups
-    bounds, made = _interval(c, level)
+    bounds, made = paired.interval(c.change, c.group, level)
     was = float(c.before.mean()) if n else None
     return Difference(
         rate=rate,
@@ -256,18 +256,6 @@ def paired_difference(
         p=stats.mcnemar(c.gains, c.losses) if n and groups == n else None,
         interval=made,
     )
-
-
-def _interval(c: _Counts, level: float) -> tuple[stats.Interval | None, str]:
-    n, groups = len(c.group), c.groups
-    if not n:
-        return None, ""
-    if groups == n:
-        return stats.tango(c.gains, c.losses, n, level), "tango"
-    bounds = stats.group_bootstrap(c.change, np.ones(n), c.group, level=level)
-    if bounds.low < bounds.high:
-        return bounds, "group-bootstrap"
-    return stats.tango(c.gains * groups / n, c.losses * groups / n, groups, level), "tango-groups"
 
 
 def _pairs(before: Iterable[Outcome], after: Iterable[Outcome]) -> list[_Pair]:

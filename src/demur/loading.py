@@ -46,12 +46,7 @@ def load(model: str = "organism", *, device: str = "auto", dtype: str = "auto", 
         ModelError: for a folder that holds no model, a model that is no decoder-only language model, one whose
             structure is not understood, or one that does not fit in memory.
     """
-    if dtype not in ("auto", *DTYPES):
-        raise NotFound("dtype", dtype, ("auto", *DTYPES))
-    source, commit = _source(model, revision)
-    config = _config(source, model, commit)
-    place = _device(device)
-    kind, why = _dtype(dtype, place, config, source)
+    source, commit, config, place, kind, why = _choices(model, device, dtype, revision)
     try:
         with _quiet():
             tokenizer = transformers.AutoTokenizer.from_pretrained(source, revision=commit or None, **_local(source))
@@ -73,6 +68,29 @@ def load(model: str = "organism", *, device: str = "auto", dtype: str = "auto", 
         lm.choice += "; no chat template: prompts are given as plain text"
     check(lm)
     return lm
+
+
+def describe(model: str, *, device: str = "auto", dtype: str = "auto", revision: str = "") -> tuple[Any, Any, Any]:
+    """Return the configuration, device and dtype that `load` would use; no weight is read.
+
+    Raises:
+        as `load`.
+    """
+    _, _, config, place, kind, _ = _choices(model, device, dtype, revision)
+    return config, place, kind
+
+
+def _choices(
+    model: str, device: str, dtype: str, revision: str
+) -> tuple[str, str, Any, torch.device, torch.dtype, str]:
+    """Return where the model comes from (and its commit), its configuration, device and dtype, and why this dtype."""
+    if dtype not in ("auto", *DTYPES):
+        raise NotFound("dtype", dtype, ("auto", *DTYPES))
+    source, commit = _source(model, revision)
+    config = _config(source, model, commit)
+    place = _device(device)
+    kind, why = _dtype(dtype, place, config, source)
+    return source, commit, config, place, kind, why
 
 
 def check(lm: LM) -> None:

@@ -78,6 +78,8 @@ class LoadedRun:
     timings: tuple[Mapping[str, Any], ...]
     validations: tuple[Validation, ...] = ()
     """Which judges' numbers rest on labelled answers, by language and class of prompts."""
+    prompts_sha: str = ""
+    """The fingerprint of the prompts, as the folder records it."""
 
     @property
     def missing(self) -> int:
@@ -135,8 +137,12 @@ class RunFolder:
             yield run
 
     @staticmethod
-    def load(path: Path) -> LoadedRun:
+    def load(path: Path, *, like: LoadedRun | None = None) -> LoadedRun:
         """Read a run folder, finished or not.
+
+        Args:
+            path: the folder.
+            like: a run that may hold the same prompts; where their fingerprints say so they are not read again.
 
         Raises:
             ConfigError: where `path` is no run folder.
@@ -147,12 +153,14 @@ class RunFolder:
         if state is None:
             held = f"holds no {RUN}" if path.is_dir() else "does not exist"
             raise ConfigError(f"run folder {path} {held}; `demur measure --out {path}` makes one")
+        same = like is not None and like.prompts_sha == state.get("prompts")
         metrics = read_json(path / METRICS) if (path / METRICS).is_file() else []
         checked = read_json(path / CHECKS) if (path / CHECKS).is_file() else []
         return LoadedRun(
             path=path,
             spec=_spec(state, path),
-            prompts=tuple(read_rows(path / PROMPTS, Prompt)),
+            prompts=like.prompts if like is not None and same else tuple(read_rows(path / PROMPTS, Prompt)),
+            prompts_sha=str(state.get("prompts", "")),
             responses=tuple(_latest(read_rows(path / RESPONSES, Response, tolerate_torn=True))),
             verdicts=tuple(_latest(read_rows(path / VERDICTS, Verdict, tolerate_torn=True))),
             metrics=tuple(from_json(Metric, row, where=str(path / METRICS)) for row in metrics),

@@ -19,7 +19,8 @@ ABOVE_THE_LINE = {
     "", "addresses", "agreement", "answers", "assemble", "attacks", "background", "benchmarks", "blocks", "cache",
     "causes", "checks", "cli", "comparison", "convert", "correction", "counted", "dedup", "differences", "doctor",
     "embeddings", "errors", "files", "finishes", "fitted", "flips", "floor", "floor_records", "generators", "judges",
-    "labelled", "labelling", "languages", "leaks", "measure", "metrics", "mining", "modifiers", "opening", "pairs",
+    "labelled", "labelling", "languages", "leaks", "measure", "metrics", "mining", "modifiers", "opening", "paired",
+    "pairs", "pairwise",
     "reasoning", "recipes", "records", "registry", "report", "results", "serving", "settings", "sides", "sketches",
     "stats", "suites", "triage", "types", "verify", "world",
 }  # fmt: skip

@@ -45,7 +45,7 @@ def _environment() -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     environment.globals |= {"text": text, "tables": tables}
-    environment.filters |= {"table": _table, "code": _code}
+    environment.filters |= {"table": table, "code": _code}
     return environment
 
 
@@ -86,18 +86,19 @@ def _cut(value: str) -> str:
     return value if len(value) <= CUT else value[: CUT - 1] + "…"
 
 
-def _table(table: tables.Table) -> Plain:
-    lines = [f"**{_escape(table.caption)}**", ""]
-    head, rows = table.head, list(table.rows)
-    if table.meanings:
+def table(shown: tables.Table) -> Plain:
+    """Return one table as Markdown."""
+    lines = [f"**{_escape(shown.caption)}**", ""]
+    head, rows = shown.head, list(shown.rows)
+    if shown.meanings:
         head = (*head, "Meaning")
-        rows = [(*row, meaning) for row, meaning in zip(rows, table.meanings, strict=True)]
+        rows = [(*row, meaning) for row, meaning in zip(rows, shown.meanings, strict=True)]
     for i, row in enumerate((head, tuple("---" for _ in head), *rows)):
         cells = row if i == 1 else [_escape(cell) for cell in row]
-        first = "– " if i - 2 in table.indented else ""
+        first = "– " if i - 2 in shown.indented else ""
         lines.append("| " + first + " | ".join(cells) + " |")
-    if table.note:
-        lines += ["", _escape(table.note)]
+    if shown.note:
+        lines += ["", _escape(shown.note)]
     return Plain("\n".join(lines) + "\n")
 
 

@@ -81,35 +81,58 @@ def on_validation(data: ReportData) -> Picture | None:
 def on_cells(path: Path, before: Pair, after: Sequence[tuple[str, Rate, Rate, bool]]) -> None:
     """Write a PNG of the untouched model and of many cells, each by its name; hollow marks miss the floor on test.
 
-    What lies far below the floor stands at the upper edge, with its value.
-
     Args:
         path: the file.
         before: answered and held rate of the untouched model.
         after: name, answered, held, whether the floor was kept.
     """
+    with drawing.canvas(4.2) as (figure, axes):
+        figure.set_size_inches(8, 5)
+        _named(axes, before, "untouched model", after)
+        _finish(figure, axes, X_LABEL)
+        figure.savefig(path, dpi=150, facecolor="white")
+
+
+def on_runs(runs: Sequence[tuple[str, Rate, Rate, bool]]) -> Picture:
+    """Draw many runs, each by its name, against the first; hollow marks miss the floor.
+
+    Args:
+        runs: name, answered, held, whether the floor was kept; the first is the reference.
+    """
+    first, *others = runs
+    with drawing.canvas(4.4) as (figure, axes):
+        _named(axes, first[1:3], f"run {first[0]}, the reference", others)
+        _finish(figure, axes, "1 − answered")
+        said = "; ".join(f"{name}: {_place((answered, held))}" for name, answered, held, _ in runs)
+        picture = drawing.svg(figure, "plane-runs", said)
+    caption = (
+        "Down and to the left is better. Numbers are those of the list above; hollow marks miss the safety floor "
+        "against the reference. The box is its 95 % interval in both rates; those of the others are in the table."
+    )
+    return Picture(name="plane-runs", title="Both errors of every run", svg=picture, caption=caption)
+
+
+def _named(axes: Axes, before: Pair, label: str, after: Sequence[tuple[str, Rate, Rate, bool]]) -> None:
+    """Draw one point with its box, and others by name: full where they keep the floor of the first.
+
+    What lies far below the floor stands at the upper edge, with its value.
+    """
     floor = _floor_line(before, None)
     edge = floor + 2 * (floor - _point(before)[1])
     shown = {name: _point((answered, held)) for name, answered, held, _ in after}
-    with drawing.canvas(4.2) as (figure, axes):
-        figure.set_size_inches(8, 5)
-        _limits(axes, [before, *((a, h) for name, a, h, _ in after if shown[name][1] <= edge)], floor=edge)
-        xs = [x for x, _ in shown.values()]
-        axes.set_xlim(max(0.0, min(xs) - 0.03), min(1.0, max(xs) + 0.12))
-        axes.set_ylim(top=edge)
-        _box(axes, before, BLACK, "untouched model", marker="o")
-        labels = []
-        for name, _, _, kept in after:
-            x, y = shown[name]
-            at = (x, min(y, edge))
-            axes.plot(
-                *at, marker="D", color=BLUE, fillstyle="full" if kept else "none", linestyle="none", clip_on=False
-            )
-            labels.append((name if y <= edge else f"{name} ({100 * y:.0f} %)", at))
-        drawing.labelled(axes, labels)
-        _draw_floor(axes, floor)
-        _finish(figure, axes, X_LABEL)
-        figure.savefig(path, dpi=150, facecolor="white")
+    _limits(axes, [before, *((a, h) for name, a, h, _ in after if shown[name][1] <= edge)], floor=edge)
+    xs = [_point(before)[0], *(x for x, _ in shown.values())]
+    axes.set_xlim(max(0.0, min(xs) - 0.03), min(1.0, max(xs) + 0.12))
+    axes.set_ylim(top=edge)
+    _box(axes, before, BLACK, label, marker="o")
+    labels = []
+    for name, _, _, kept in after:
+        x, y = shown[name]
+        at = (x, min(y, edge))
+        axes.plot(*at, marker="D", color=BLUE, fillstyle="full" if kept else "none", linestyle="none", clip_on=False)
+        labels.append((name if y <= edge else f"{name} ({100 * y:.0f} %)", at))
+    drawing.labelled(axes, labels)
+    _draw_floor(axes, floor)
 
 
 def _measured(board: Board | None, *, after: bool) -> Pair | None:
@@ -265,11 +288,12 @@ def _finish(figure: Any, axes: Axes, x_label: str) -> None:
 
 
 def _words(before: Pair, after: Pair | None) -> str:
-    def words(pair: Pair) -> str:
-        x, y = _point(pair)
-        return f"{x * 100:.1f} % of prompts that deserve help unanswered, {y * 100:.1f} % of harmful prompts not held"
+    return f"Before: {_place(before)}." + (f" After: {_place(after)}." if after else "")
 
-    return f"Before: {words(before)}." + (f" After: {words(after)}." if after else "")
+
+def _place(pair: Pair) -> str:
+    x, y = _point(pair)
+    return f"{x * 100:.1f} % of prompts that deserve help unanswered, {y * 100:.1f} % of harmful prompts not held"
 
 
 def _sweep_words(sweep: Sweep) -> str:
