@@ -128,6 +128,14 @@ def test_three_reports_say_the_same_and_hide_what_is_harmful(runs: Path) -> None
     assert page.count("<svg") == 1
 
 
+def test_runs_of_one_name_are_told_apart_by_their_folders(runs: Path) -> None:
+    for name in ("one", "other"):
+        floor_runs.write(runs / name / "after", floor_runs.prompts(12))
+    said = demur("compare", "base", "one/after", "other/after", cwd=runs).stdout
+    assert "one/after" in said.splitlines()[2]
+    assert "other/after" in said.splitlines()[2]
+
+
 def test_many_runs_stand_one_below_the_other(runs: Path) -> None:
     names = ("base", "careless", "loose", "base", "careless")
     assert "handmade" not in demur("compare", *names, cwd=runs).stdout

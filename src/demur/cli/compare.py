@@ -45,7 +45,7 @@ def register(app: typer.Typer) -> None:
         if as_json:
             emit_json(to_json(made))
         else:
-            _show(made, [run.name for run in runs])
+            _show(made, _short(runs))
         if out is not None:
             from demur.report.comparison_page import write
 
@@ -53,6 +53,13 @@ def register(app: typer.Typer) -> None:
             console(stderr=as_json).print(f"written: {', '.join(map(str, written))}", highlight=False)
         if not as_json and not all(pair.floor.passed for pair in made.pairs):
             raise typer.Exit(100)
+
+
+def _short(runs: Sequence[Path]) -> list[str]:
+    """Return the shortest ends of the paths that tell the runs apart."""
+    deepest = max(len(run.parts) for run in runs)
+    tails = ([str(Path(*run.parts[-n:])) for run in runs] for n in range(1, deepest + 1))
+    return next((found for found in tails if len(set(found)) == len(runs)), [str(run) for run in runs])
 
 
 def _show(made: Comparison, short: Sequence[str]) -> None:
