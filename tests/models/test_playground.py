@@ -142,9 +142,7 @@ def test_a_key_is_asked_for_and_errors_are_shown(tmp_path: Path) -> None:
         one.type("sesame")
         one.press("Enter")
         one.wait("sides.length === 2")
-        one.run(
-            "document.querySelector('#tokens').value = 100000; document.querySelector('#text').value = 'hello'; send()"
-        )
+        one.run("document.querySelector('#text').value = 'hello '.repeat(600); send()")
         one.wait("document.querySelectorAll('.turn.failed').length === 2")
         assert "512 together" in one.run("document.querySelector('.turn.failed').textContent")
 
