@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import random
+import threading
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -112,6 +113,11 @@ class Script:
     most: int = 0
     fails: bool = False
     closed: bool = False
+    going: threading.Event = field(default_factory=threading.Event)
+    """Cleared, it holds the rows where they are; set by default."""
+
+    def __post_init__(self) -> None:
+        self.going.set()
 
     def join(self, answers: Sequence[Answer]) -> list[tuple[Answer, Drawn]]:
         if self.fails:
@@ -123,6 +129,7 @@ class Script:
         return [(answer, self.draw(answer)) for answer in answers]
 
     def step(self) -> list[tuple[Answer, Drawn]]:
+        assert self.going.wait(10)
         return [(answer, self.draw(answer)) for answer in self.rows]
 
     def draw(self, answer: Answer) -> Drawn:
@@ -148,10 +155,12 @@ def test_groups_take_turns_without_overtaking() -> None:
         # those of one group go together, though others stand between them
         assert script.turns == ["aaa", "bb", "c"]
         long, other, late = answer("a" * 300, group="a"), answer("b", group="b"), answer("a late", group="a")
+        script.going.clear()  # else the long one may have ended before the others come
         engine.submit([long])
-        while not engine.live:
+        while len(script.turns) < 4:
             await asyncio.sleep(0.001)
         engine.submit([other, late])
+        script.going.set()
         for one in (long, other, late):
             await text_of(one)
         assert script.turns[3:] == ["a", "b", "a"]  # who comes after another group's waits for the next turn
