@@ -313,6 +313,7 @@ class OpenRun:
             path=self.path,
             spec=_spec({"spec": to_json(self.spec)}, self.path),
             prompts=self.prompts,
+            prompts_sha=self._state.prompts,
             responses=tuple(responses),
             verdicts=tuple(verdicts),
             metrics=tuple(metrics),
