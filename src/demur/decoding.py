@@ -164,7 +164,7 @@ class _Loop(Seating):
         wide, first = rounded(max((len(one.ids) for one in told), default=0)), len(self.live)
         spare = READING.get(self.lm.device.type, READING["cuda"])
         if not beside or ((wide - width) * len(fresh) <= spare and (width - wide) * len(beside) <= spare):
-            return self._prompts([*base, *told], [*fresh, *beside], first, max(width, wide) if beside else width, taps)
+            return self._prompts([*base, *told], [*fresh, *beside], first, max(width, wide), taps)
         rows, logits = self._prompts(base, fresh, first, width, taps)
         others, branch = self._prompts(told, beside, first + len(fresh), wide, taps)
         return rows.join(others), torch.cat([logits, branch])

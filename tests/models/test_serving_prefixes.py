@@ -139,3 +139,16 @@ def test_what_reads_the_whole_prompt_is_not_shared() -> None:
     assert shareable(model.bound(Plan(sites=(site(**kept),), tensors=matrix)))
     assert not shareable(model.bound(Plan(sites=(site(**kept, source="last_prompt"),), tensors=matrix)))
     assert Prefixes(0).length(Encoded((1,) * 99, 99, 99), model.bound(Plan()), 0) == 0
+
+
+def test_many_rows_that_resume_are_read_without_a_branch_beside_them() -> None:
+    model = lm("llama")
+    reusing, plain = BatchSession(model, 64, (), reuse=10_000_000), BatchSession(model, 64, ())
+    try:
+        written(reusing, [asked(model, Plan(), TURNS[0])])
+        made = [[asked(model, Plan(), f"{n % 10}") for n in range(64)] for _ in range(2)]
+        same(written(reusing, made[0], tokens=2), written(plain, made[1], tokens=2))
+        assert reusing.prefixes.reused
+    finally:
+        plain.close()
+        reusing.close()
