@@ -57,6 +57,6 @@ $(LOCAL): pyproject.toml constraints.txt $(VENV)/.installed-torch
 	@touch $@
 
 $(DEV): $(LOCAL)
-	@echo "==> installing demur[local,train,serve,gguf,dev] into $(VENV)"
-	$(PIP) -e '.[local,train,serve,gguf,dev]'
+	@echo "==> installing demur[local,train,serve,gguf,tune,eval,ray,docs,dev] into $(VENV)"
+	$(PIP) -e '.[local,train,serve,gguf,tune,eval,ray,docs,dev]'
 	@touch $@
