@@ -29,6 +29,7 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # Ray prints what becomes of workers on standard output
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 ALONE = {
@@ -36,6 +37,7 @@ ALONE = {
     "RAY_worker_niceness": "0",  # Ray's own is 15, under which workers starve beside any other process
 }
 """Read by Ray when it is imported, for a cluster of this process's own."""
+LOOPBACK = "127.0.0.1"
 STORE = 256 * 2**20
 """Bytes of shared memory for blocks under way; more go to disk."""
 IN_HAND = 2
@@ -111,6 +113,12 @@ class RayMap:
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise Unavailable(f"engine ray: no cluster at {self.how.address or 'this machine'}: {error}") from None
         self._started = True
+        where = ray.util.get_node_ip_address()
+        if not self.how.address and where != LOOPBACK:
+            raise Unavailable(
+                f"engine ray: Ray would listen on {where}, since it was imported before this engine was opened; open "
+                "the engine first, or start a cluster and name it (address=…)"
+            )
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False

@@ -103,7 +103,7 @@ class _Whole:
         """Save the adapter alone; whether the embedding was changed need not be looked up on the hub."""
         place = Path(output_dir or self.args.output_dir)
         wrapped = self.accelerator.unwrap_model(self.model)
-        wrapped.save_pretrained(place, save_embedding_layers=False)
+        wrapped.save_pretrained(place, state_dict=state_dict, save_embedding_layers=False)
         torch.save(self.args, place / "training_args.bin")
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
