@@ -293,7 +293,7 @@ def _spec(what: Measurement, out: Path) -> RunSpec:
 def versions() -> Iterator[tuple[str, str]]:
     """Yield (package, version) for Python and every package that can change a number."""
     yield "python", platform.python_version()
-    for package in ("demur", "numpy", "torch", "transformers", "tokenizers", "scikit-learn"):
+    for package in ("demur", "numpy", "torch", "transformers", "tokenizers", "scikit-learn", "vllm"):
         try:
             yield package, importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
