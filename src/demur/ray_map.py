@@ -136,8 +136,7 @@ class RayMap:
             compute=pool,
             num_cpus=self.how.cpus,
             num_gpus=self.how.gpus or None,
-            max_restarts=-1,
-            max_task_retries=self.how.retries,
+            ray_remote_args_fn=functools.partial(dict, max_restarts=-1, max_task_retries=self.how.retries),
         )
         try:
             for batch in made.iter_batches(batch_size=None, prefetch_batches=0):

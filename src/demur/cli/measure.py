@@ -83,9 +83,8 @@ def register(app: typer.Typer) -> None:
         )
         if sampling_of:
             sampling = _own(sampling_of, generator_part(generator, model=model), sampling)
-        named = suites.find(suite).parts if suite else ()
         words = [*([suite] if suite else []), *benchmark] or ["world"]
-        chosen = [*named, *benchmark] or ["world"]
+        chosen = [*(suites.find(suite).parts if suite else ()), *benchmark] or ["world"]
         by: dict[str, Any] = {"model": model, "generator": generator, "intervention": with_, "guard": with_guard}
         what = measurement(benchmarks=chosen, judges=judge, sampling=sampling, **by)
         what = replace(what, checks=_checks(check, [part.name for part, _ in what.judges]))
