@@ -254,5 +254,5 @@ def _config(source: str, commit: str) -> Any:
 def _generation(source: str, commit: str) -> Any:
     """Return the model's generation configuration, None where it has none."""
     with contextlib.suppress(OSError):
-        return transformers.GenerationConfig.from_pretrained(source, revision=commit or None)
+        return transformers.GenerationConfig.from_pretrained(source, revision=commit or "main")
     return None
