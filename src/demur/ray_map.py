@@ -13,6 +13,7 @@ import os
 import pickle
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -129,23 +130,26 @@ class RayMap:
 
         size = min(self.how.workers, len(rows))
         pool = ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=IN_HAND)
-        made = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-            Worker,
-            fn_constructor_args=(packed,),
-            batch_size=1,
-            compute=pool,
-            num_cpus=self.how.cpus,
-            num_gpus=self.how.gpus or None,
-            ray_remote_args_fn=functools.partial(dict, max_restarts=-1, max_task_retries=self.how.retries),
-        )
+        again = functools.partial(dict, max_restarts=-1, max_task_retries=self.how.retries)
+        with warnings.catch_warnings():  # Ray 2.60: to go in 2.64, and no other way to limit retries
+            warnings.filterwarnings("ignore", "`ray_remote_args_fn` is deprecated")
+            made = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+                Worker,
+                fn_constructor_args=(packed,),
+                batch_size=1,
+                compute=pool,
+                num_cpus=self.how.cpus,
+                num_gpus=self.how.gpus or None,
+                ray_remote_args_fn=again,
+            )
         try:
             for batch in made.iter_batches(batch_size=None, prefetch_batches=0):
                 for place, result in zip(batch["place"], batch["result"], strict=True):
                     yield int(place), pickle.loads(result)
         except ray.exceptions.RayError as error:
-            again = f"its worker died more than {self.how.retries} times" if "died" in str(error) else one_line(error)
+            why = f"its worker died more than {self.how.retries} times" if "died" in str(error) else one_line(error)
             raise ModelError(
-                f"engine ray: a block could not be done: {again}; run again to go on, with smaller blocks (block=…) or "
+                f"engine ray: a block could not be done: {why}; run again to go on, with smaller blocks (block=…) or "
                 "fewer workers where memory ran out"
             ) from None
 
