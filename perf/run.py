@@ -4,8 +4,8 @@ Capture against a naive batched loop, a batch-1 loop, `generate(1)`, repeng and 
 `model.generate`; steering against none; sites, branches and baked weights per token, and an uncached loop; `demur
 measure` end to end; memory over 100,000 prompts; the `http` generator against plain clients; `demur serve` under 64
 clients against one at a time; the trainer against bare forward and backward passes; `demur estimate` against measured
-memory. The peers get environments of their own under `perf/.venvs/`. Timings mean something only on an idle machine:
-the load is printed.
+memory; judging by two workers under Ray against one. The peers get environments of their own under `perf/.venvs/`.
+Timings mean something only on an idle machine: the load is printed.
 
 `--quick` takes a quarter of the prompts and two rounds, `--only capture` one part, `--base "naive loop"` compares
 against another side than demur.
@@ -23,7 +23,7 @@ from table import Row, save, show
 
 from models import OUT
 
-PARTS = ("capture", "generation", "measure", "memory", "http", "serving", "branches", "training", "estimate")
+PARTS = ("capture", "generation", "measure", "memory", "http", "serving", "branches", "training", "estimate", "ray")
 
 
 def arguments() -> argparse.Namespace:
@@ -72,7 +72,11 @@ def main() -> int:
         import estimating
 
         rows += estimating.run(threads=args.threads)
-    if set(parts) - {"capture", "http", "serving", "branches", "training", "estimate"}:
+    if "ray" in parts:
+        import spreading
+
+        rows += spreading.run(rounds=rounds, share=share)
+    if set(parts) - {"capture", "http", "serving", "branches", "training", "estimate", "ray"}:
         import ours
 
         rows += ours.run(parts, model=args.model, rounds=rounds, threads=args.threads, share=share)

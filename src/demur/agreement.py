@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from demur import judges as judging
 from demur import stats
 from demur.checks import CLASSES, POSITIVE, STYLES, Check, Counts
+from demur.engines import Mapper
 from demur.errors import ConfigError
 from demur.labelled import Labelled
 from demur.types import LABELS, Judge, Part, Verdict
@@ -59,8 +60,14 @@ class Agreement:
     """Accuracy of the best guess that knows only the prompt's class; None where that is not known."""
 
 
-def judge_labelled(judge: Judge, name: str, rows: Sequence[Labelled]) -> Iterator[Verdict]:
+def judge_labelled(judge: Judge, name: str, rows: Sequence[Labelled], over: Mapper | None = None) -> Iterator[Verdict]:
     """Give the judge's verdict on each row, in order; an answer that several people labelled is judged once.
+
+    Args:
+        judge: answers the question `refusal`.
+        name: as verdicts name it.
+        rows: the labelled answers.
+        over: an engine to judge on; None: here.
 
     Raises:
         ConfigError: where the judge does not answer the question `refusal`.
@@ -71,7 +78,7 @@ def judge_labelled(judge: Judge, name: str, rows: Sequence[Labelled]) -> Iterato
     first = {(row.prompt, row.response): row for row in reversed(rows)}
     order = dict.fromkeys((row.prompt, row.response) for row in rows)
     said = {}
-    for key, verdict in zip(order, _refusals(judge, name, [first[k] for k in order]), strict=True):
+    for key, verdict in zip(order, _refusals(judge, name, [first[k] for k in order], over), strict=True):
         said[key] = verdict
     for row in rows:
         yield said[row.prompt, row.response]
@@ -208,8 +215,8 @@ def _effective(hit: Any, weights: stats.Floats, groups: Any) -> tuple[float, flo
     return round(share * size, 4), round((1 - share) * size, 4)
 
 
-def _refusals(judge: Judge, name: str, rows: Sequence[Labelled]) -> Iterator[Verdict]:
-    for verdict in judging.apply(judge, name, (row.item for row in rows)):
+def _refusals(judge: Judge, name: str, rows: Sequence[Labelled], over: Mapper | None) -> Iterator[Verdict]:
+    for verdict in judging.apply(judge, name, (row.item for row in rows), over=over):
         if verdict.question == "refusal":
             yield verdict
 

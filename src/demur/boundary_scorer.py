@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +18,7 @@ import torch
 
 from demur.boundary import Axis, Calibration, calibrate
 from demur.directions import mean_difference
-from demur.errors import DataError
+from demur.errors import ConfigError, DataError
 from demur.layers import choose_layer
 from demur.methods._contrast import POINT, check_layers
 from demur.mining.rows import Score
@@ -30,7 +30,7 @@ from demur.types import Example
 
 if TYPE_CHECKING:
     from demur.lm import LM
-    from demur.types import Prompt
+    from demur.types import ModelRef, Prompt
 
 Flags = npt.NDArray[np.bool_]
 BATCH_TOKENS = 8192
@@ -92,6 +92,17 @@ class BoundaryScorer:
             why = f"the axis at layer {ruled}, which they choose, is unusable: {fault}" if fault else why
             ruled, why = best, f"the highest AUROC on benign prompts; the rules were not followed: {why}"
         return cls(lm=lm, layer=ruled, axes=axes[ruled], openers=openers, why=why, unusable=unusable)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle with the model's name in place of the model, which is loaded where it arrives.
+
+        Raises:
+            ConfigError: while something is attached to the model.
+        """
+        if self.lm.plan_of(None).fingerprint != Plan().fingerprint:
+            raise ConfigError(f"{self.lm.ref.id} cannot be scored elsewhere while an intervention is attached to it")
+        rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "lm"}
+        return _arrived, (self.lm.ref, self.lm.device.type, rest)
 
     @property
     def record(self) -> Mapping[str, Any]:
@@ -225,3 +236,14 @@ def _described(axis: Axis, fit: Calibration) -> dict[str, Any]:
         "unusable": fit.unusable,
         "axis": held,
     }
+
+
+def _arrived(ref: ModelRef, device: str, rest: dict[str, Any]) -> BoundaryScorer:
+    """Return a scorer that was pickled, its model loaded once per process."""
+    from demur.generators.local import Local
+
+    commit = "" if ref.revision.startswith("sha256:") else ref.revision
+    lm = Local(model=ref.id, revision=commit, dtype=ref.dtype, device=device).lm()
+    if lm.ref != ref:
+        raise ConfigError(f"{ref.id} has other weights here ({lm.ref.revision}) than where it is scored for")
+    return BoundaryScorer(lm=lm, **rest)

@@ -191,6 +191,17 @@ class Chats:
                 one[index] = replace(encoded, ids=(*encoded.ids[:end], *extra, *encoded.ids[end:]))
         return told
 
+    def read(self, encoded: Encoded, written: Sequence[int]) -> tuple[str, str]:
+        """Return (reasoning, answer) of what was written after a prompt, its prefilled beginning included.
+
+        Args:
+            encoded: the prompt.
+            written: the tokens of the answer, without the one that ended it.
+        """
+        whole = [*encoded.ids[encoded.prompt :], *written]
+        text = str(self.tokenizer.decode(whole, skip_special_tokens=True))
+        return split_thinking(text, is_open=encoded.thinking, harmony=self.harmony)
+
     def _tokens(self, texts: Sequence[str], soft: int) -> tuple[list[list[int]], list[int]]:
         """Return the tokens of rendered texts, and where the soft ones stand (-1 for none)."""
         special = not self.has_template
@@ -209,6 +220,20 @@ class Chats:
     def bare(self, text: str) -> list[int]:
         """Return the tokens of a text that stands inside a conversation."""
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+
+
+def ends(named: Any, tokenizer: Any, config: Any) -> frozenset[int]:
+    """Return the tokens that end an answer: every end-of-text and end-of-turn that a model's configurations name.
+
+    Args:
+        named: the generation configuration, None where there is none.
+        tokenizer: the tokenizer.
+        config: the model's configuration, asked where the generation configuration names none.
+    """
+    ids = [getattr(named, "eos_token_id", None), getattr(tokenizer, "eos_token_id", None)]
+    ids.append(getattr(config, "eos_token_id", None) if ids[0] is None else None)
+    flat = [i for value in ids for i in (value if isinstance(value, list | tuple) else [value])]
+    return frozenset(int(i) for i in flat if i is not None)
 
 
 def joined(first: str | None, second: str | None) -> str | None:

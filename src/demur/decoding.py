@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from demur.chats import Encoded, split_thinking
+from demur.chats import Encoded
 from demur.errors import ModelError
 from demur.lm import LM
 from demur.mixing import likeliest
@@ -238,9 +238,7 @@ class _Loop(Seating):
 
     def _response(self, job: Task) -> Response:
         written = job.tokens[:-1] if job.finish == "stop" else job.tokens
-        whole = [*job.encoded.ids[job.encoded.prompt :], *written]
-        text = str(self.lm.tokenizer.decode(whole, skip_special_tokens=True))
-        reasoning, answer = split_thinking(text, is_open=job.encoded.thinking, harmony=self.lm.chats.harmony)
+        reasoning, answer = self.lm.chats.read(job.encoded, written)
         return Response(
             prompt_id=job.prompt.id,
             sample=job.sample,

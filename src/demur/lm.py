@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from demur.architectures import Anatomy, Frame, Half, dissect, frame
 from demur.binding import EMBEDDING, Action, Bound, Key, bind
-from demur.chats import Chats, Encoded, Thinking
+from demur.chats import Chats, Encoded, Thinking, ends
 from demur.errors import ConfigError, ModelError
 from demur.plan import Intervention, Plan, Point, merge
 from demur.residuals import Port, tapped
@@ -74,10 +74,7 @@ class LM:
     def stops(self) -> frozenset[int]:
         """The tokens that end an answer: every end-of-text and end-of-turn the configuration names."""
         config = getattr(self.module, "generation_config", None)
-        named = [getattr(config, "eos_token_id", None), getattr(self.tokenizer, "eos_token_id", None)]
-        named.append(getattr(self.module.config, "eos_token_id", None) if named[0] is None else None)
-        flat = [i for value in named for i in (value if isinstance(value, list | tuple) else [value])]
-        return frozenset(int(i) for i in flat if i is not None)
+        return ends(config, self.tokenizer, self.module.config)
 
     # prompts to tokens
 

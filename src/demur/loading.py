@@ -80,6 +80,16 @@ def describe(model: str, *, device: str = "auto", dtype: str = "auto", revision:
     return config, place, kind
 
 
+def origin(model: str, revision: str = "") -> tuple[str, str, str]:
+    """Return what transformers can load of a model, its hub commit or "", and how records name its weights.
+
+    Raises:
+        as `load`.
+    """
+    source, commit = _source(model, revision)
+    return source, commit, commit or _weights_sha(source)
+
+
 def _choices(
     model: str, device: str, dtype: str, revision: str
 ) -> tuple[str, str, Any, torch.device, torch.dtype, str]:
@@ -182,7 +192,8 @@ def _config(source: str, model: str, commit: str) -> Any:
 def _device(device: str) -> torch.device:
     if device == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda")
+            own = os.environ.get("LOCAL_RANK", "")  # under `accelerate launch` each process has a GPU of its own
+            return torch.device("cuda", int(own)) if own else torch.device("cuda")
         return torch.device("mps") if torch.backends.mps.is_available() else torch.device("cpu")
     try:
         place = torch.device(device)

@@ -17,6 +17,7 @@ from demur import judges as judging
 from demur import results
 from demur.cache import LABEL, Answers, Cache
 from demur.checks import Check
+from demur.engines import Mapper, answers
 from demur.errors import DataError
 from demur.modifiers import defaults
 from demur.records import LoadedRun, OpenRun, RunFolder, Stage
@@ -67,6 +68,7 @@ def measure(
     overwrite: bool = False,
     progress: Progress | None = None,
     cache: Cache | None = None,
+    over: Mapper | None = None,
 ) -> LoadedRun:
     """Run every stage that `out` does not hold yet, and return what it then holds.
 
@@ -76,6 +78,7 @@ def measure(
         overwrite: start anew where `out` holds another run.
         progress: told of every row.
         cache: where answers and verdicts of other runs are found and new ones kept (`cache.opened()`); None: nowhere.
+        over: the engine that answers and judges (`engines.opened`); None: this process.
 
     Raises:
         ConfigError: when `out` holds another run, or another process works in it.
@@ -85,8 +88,8 @@ def measure(
     spec = _spec(what, out)
     tell = progress or (lambda stage, done, total: None)
     with RunFolder(out).open(spec, prompts, overwrite=overwrite) as run:
-        responses = _responses(run, what, prompts, tell, cache)
-        verdicts = _verdicts(run, what, prompts, responses, tell, cache)
+        responses = _responses(run, what, prompts, tell, (cache, over))
+        verdicts = _verdicts(run, what, prompts, responses, tell, (cache, over))
         found = results.of_run(run.path, (prompts, responses, verdicts), run.spec, what.checks)
         run.write_metrics(*found)
         return run.loaded(responses, verdicts, *found)
@@ -132,9 +135,9 @@ def part_label(part: Part, instance: object) -> str:
 
 
 def _responses(
-    run: OpenRun, what: Measurement, prompts: list[Prompt], tell: Progress, cache: Cache | None
+    run: OpenRun, what: Measurement, prompts: list[Prompt], tell: Progress, by: tuple[Cache | None, Mapper | None]
 ) -> list[Response]:
-    sampling = what.sampling
+    (cache, over), sampling = by, what.sampling
     done = {(r.prompt_id, r.sample): r for r in run.responses()}
     total = len(prompts) * sampling.samples
     kept = _shelf(cache, what)
@@ -144,11 +147,11 @@ def _responses(
         todo = _unanswered(todo, sampling, done)
     tell("answers", len(done), total)
     if todo:
-        start, before = time.perf_counter(), _spent([what.generator[1]])
+        start, before = time.perf_counter(), _spent([what.generator[1], over])
         made = 0
         tokens = 0
         with run.appending("responses") as write:
-            for response in what.generator[1](todo, sampling):
+            for response in answers(what.generator[1], todo, sampling, over):
                 key = (response.prompt_id, response.sample)
                 if key in done:
                     continue
@@ -160,7 +163,7 @@ def _responses(
                 tokens += response.n_tokens
                 tell("answers", len(done), total)
         run.timing(stage="responses", seconds=time.perf_counter() - start, rows=made, tokens=tokens)
-        guard, cost = (now - then for now, then in zip(_spent([what.generator[1]]), before, strict=True))
+        guard, cost = (now - then for now, then in zip(_spent([what.generator[1], over]), before, strict=True))
         if guard or cost:
             run.timing(stage="guard (within responses)", seconds=0.0, tokens=int(guard), cost=cost)
     ordered = []
@@ -203,15 +206,16 @@ def _verdicts(
     prompts: list[Prompt],
     responses: list[Response],
     tell: Progress,
-    cache: Cache | None,
+    by: tuple[Cache | None, Mapper | None],
 ) -> list[Verdict]:
+    cache, over = by
     by_id = {p.id: p for p in prompts}
     items = [Item(by_id[r.prompt_id], r) for r in responses]
     have = {_place(v): v for v in run.verdicts()}
     questions = {part.name: judge.questions for part, judge in what.judges}
     total = len(items) * len(what.judges)
     seen = 0
-    asked = [judge for _, judge in what.judges]
+    asked = [*(judge for _, judge in what.judges), over]
     seconds, made, spent = 0.0, 0, _spent(asked)
     for part, judge in what.judges:
         kept = cache.verdicts(part, judge) if cache else None
@@ -228,7 +232,7 @@ def _verdicts(
         tell("verdicts", seen, total)
         start, before = time.perf_counter(), made
         with run.appending("verdicts") as write:
-            for verdict in judging.apply(judge, part.name, missing):
+            for verdict in judging.apply(judge, part.name, missing, over=over):
                 if _place(verdict) in have:
                     continue
                 have[_place(verdict)] = verdict
@@ -289,7 +293,7 @@ def _spec(what: Measurement, out: Path) -> RunSpec:
 def versions() -> Iterator[tuple[str, str]]:
     """Yield (package, version) for Python and every package that can change a number."""
     yield "python", platform.python_version()
-    for package in ("demur", "numpy", "torch", "transformers", "tokenizers", "scikit-learn"):
+    for package in ("demur", "numpy", "torch", "transformers", "tokenizers", "scikit-learn", "vllm"):
         try:
             yield package, importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

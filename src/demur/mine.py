@@ -11,6 +11,7 @@ from demur.assemble import build_benchmarks, measurement
 from demur.boundary_scorer import BoundaryScorer
 from demur.cache import opened
 from demur.embeddings import Embedder, embedder
+from demur.engines import Mapper, Spread
 from demur.errors import ConfigError
 from demur.fitting import examples
 from demur.generators.local import Local
@@ -45,7 +46,9 @@ class Boundary:
     """Go on where the axis does not separate refused from answered benign prompts."""
 
 
-def scorer(model: str, how: Boundary, out: Path, progress: Progress) -> tuple[BoundaryScorer, tuple[Example, ...]]:
+def scorer(
+    model: str, how: Boundary, out: Path, progress: Progress, over: Mapper | None = None
+) -> tuple[BoundaryScorer, tuple[Example, ...]]:
     """Fit the boundary of a model on answers it gives to the fit and dev benchmarks.
 
     Returns:
@@ -66,7 +69,7 @@ def scorer(model: str, how: Boundary, out: Path, progress: Progress) -> tuple[Bo
         else:
             what = measurement(model=model, benchmarks=parts, judges=how.judges, sampling=Sampling())
             tell = lambda s, d, t, n=name: progress(f"{n}: {s}", d, t)  # noqa: E731
-            run = measure(what, out / name, progress=tell, cache=opened())
+            run = measure(what, out / name, progress=tell, cache=opened(), over=over)
             made = examples(run, split)
             openers = openers or find_openers(lm, run.responses, run.verdicts)
         rows += [replace(e, prompt=_general(e.prompt)) for e in made] if name == "general" else made
@@ -97,15 +100,17 @@ def sources(texts: Sequence[str]) -> tuple[Source, ...]:
     return tuple(made)
 
 
-def generator(text: str) -> tuple[Part, Generator]:
-    """Build the generator that rewrites seeds."""
+def generator(text: str, over: Mapper | None = None) -> tuple[Part, Generator]:
+    """Build the generator that rewrites seeds, spread over an engine where one is given."""
     made: Generator = build("generators", text)
-    return part_of("generators", made), made
+    return part_of("generators", made), Spread(made, over) if over else made
 
 
-def translated(given: Sequence[Source], to: Sequence[str], text: str, least: float) -> tuple[Source, ...]:
+def translated(
+    given: Sequence[Source], to: Sequence[str], text: str, least: float, over: Mapper | None = None
+) -> tuple[Source, ...]:
     """Return sources that give their candidates in other languages too, translated by a generator."""
-    part, made = generator(text)
+    part, made = generator(text, over)
     return tuple(Translating(source=s, to=tuple(to), generator=made, part=part, least=least) for s in given)
 
 
@@ -142,14 +147,14 @@ def mine_model(
     what: Mining, *, model: str, how: Boundary, out: Path, progress: Progress, loop: Loop | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
-    """Mine for one model; `what.scorer` is replaced by the model's own.
+    """Mine for one model, over the engine `what.over` where it is given; `what.scorer` is replaced by the model's own.
 
     Raises:
         ConfigError, DataError: as `mining.stages.mine` and `scorer` do.
     """
     if not what.sources and loop is None:
         raise ConfigError("nothing to mine from: name a benchmark or a JSONL file, or --seeds with --generator")
-    made, rows = scorer(model, how, out / "boundary", progress)
+    made, rows = scorer(model, how, out / "boundary", progress, what.over)
     fitted = replace(what, scorer=made, beside=beside(rows, export_answered=what.export_answered))
     if loop is None:
         return mine(fitted, out, progress=progress, overwrite=overwrite)

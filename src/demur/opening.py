@@ -11,7 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
+K = TypeVar("K")
 Likeliest = Mapping[str, float]
 """Next tokens as text, with their log-probabilities: the likeliest ones."""
 Ask = Callable[[bool, str], Awaitable[Likeliest]]
@@ -52,15 +54,43 @@ def choose(plain: Likeliest, told: Likeliest, *, alpha: float, agreement: float,
         agreement: lambda of the paper, above .5.
         plausible: beta of the paper: tokens less likely than this share of the likeliest are left out.
     """
-    first, star = max(plain, key=plain.__getitem__), max(told, key=told.__getitem__)
-    least = min(told.values())
-    bound = plain[first] + math.log(plausible) if plausible else -math.inf
-    wanted = {token: z for token, z in plain.items() if z >= bound}
-    agreed = first == star and plain[first] >= math.log(agreement) + told[star]
-    a, b = (-alpha, 1 + alpha) if agreed else (alpha, 1 - alpha)
-    scores = {token: a * z + b * told.get(token, least) for token, z in wanted.items()}
-    known = all(token in told for token in wanted) and min(plain.values()) < bound
-    return Choice(token=max(scores, key=scores.__getitem__), known=known)
+    mix, agreed = (alpha, 1 - alpha), (-alpha, 1 + alpha)
+    token = mixed(plain, told, mix=mix, agreed=agreed, agreement=agreement, plausible=plausible)
+    bound = _bound(plain, plausible)
+    known = all(token in told for token, z in plain.items() if z >= bound) and min(plain.values()) < bound
+    return Choice(token=token, known=known)
+
+
+def mixed(
+    plain: Mapping[K, float],
+    told: Mapping[K, float],
+    *,
+    mix: tuple[float, float],
+    agreed: tuple[float, float] | None = None,
+    agreement: float = 0.9,
+    plausible: float = 0.0,
+) -> K:
+    """Return the likeliest token under a z + b z*, as `demur.mixing.Logits` has it, from the listed tokens alone.
+
+    Args:
+        plain: log-probabilities of the likeliest next tokens, z.
+        told: those of the other side, z*. A token that is missing is taken to be as likely as the least of them.
+        mix: (a, b).
+        agreed: (a, b) where the sides agree; None: as elsewhere.
+        agreement: how much they must agree.
+        plausible: tokens less likely than this share of the likeliest are left out.
+    """
+    star, best = max(told, key=told.__getitem__), max(plain.values())
+    rank = 1 + sum(z > plain.get(star, -math.inf) for z in plain.values())
+    agree = 1 / rank >= agreement and best >= math.log(agreement) + told[star]
+    a, b = agreed if agree and agreed is not None else mix
+    least, bound = min(told.values()), _bound(plain, plausible)
+    scores = {token: a * z + b * told.get(token, least) for token, z in plain.items() if z >= bound}
+    return max(scores, key=scores.__getitem__)
+
+
+def _bound(plain: Mapping[Any, float], plausible: float) -> float:
+    return max(plain.values()) + math.log(plausible) if plausible else -math.inf
 
 
 async def opening(

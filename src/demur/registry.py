@@ -45,6 +45,8 @@ EXTRAS: dict[str, tuple[str, ...]] = {
 """The modules whose presence says that an extra is installed."""
 
 PACKAGE = "demur"
+OUTSIDE = "demur_outside_"
+"""How the modules of parts from outside the package begin."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +181,21 @@ def name_of(cls: type) -> str:
     return getattr(module, "__demur_path__", None) or cls.__module__.rpartition(".")[2]
 
 
+def outside() -> list[tuple[str, Path]]:
+    """Return the parts from outside the package that were loaded, by name and file, for another process to load."""
+    loaded = [m for name, m in sys.modules.items() if name.startswith(OUTSIDE)]
+    return [(str(m.__dict__["__demur_path__"]), Path(str(m.__file__))) for m in loaded]
+
+
+def load_outside(name: str, path: Path) -> None:
+    """Load the file of a part from outside the package, so that its class can be unpickled.
+
+    Raises:
+        ConfigError: where it cannot be loaded.
+    """
+    _load(name, path, path.stat().st_mtime_ns)
+
+
 def is_path(name: str) -> bool:
     """Say whether a part's name is the path of a file rather than the name of a member."""
     return name.endswith(".py") or "/" in name
@@ -292,7 +309,7 @@ def _outside(kind: str, name: str, path: Path) -> type:
 
 @functools.cache
 def _load(name: str, path: Path, mtime: int) -> object:
-    module_name = f"demur_outside_{path.stem}_{sha256(f'{path}:{mtime}'.encode()).hexdigest()[:12]}"
+    module_name = f"{OUTSIDE}{path.stem}_{sha256(f'{path}:{mtime}'.encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
         raise ConfigError(f"{name} cannot be loaded: its name must end in .py")

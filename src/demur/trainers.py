@@ -101,9 +101,11 @@ class _Whole:
 
     def _save(self: Any, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Save the adapter alone; whether the embedding was changed need not be looked up on the hub."""
+        if not self.args.should_save:  # under FSDP every process comes here, and the first alone has all weights
+            return
         place = Path(output_dir or self.args.output_dir)
         wrapped = self.accelerator.unwrap_model(self.model)
-        wrapped.save_pretrained(place, save_embedding_layers=False)
+        wrapped.save_pretrained(place, state_dict=state_dict, save_embedding_layers=False)
         torch.save(self.args, place / "training_args.bin")
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:

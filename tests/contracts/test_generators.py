@@ -11,7 +11,7 @@ from demur import registry, settings
 from demur.types import Generator, Prompt, Response, Sampling
 from tests.chat_server import MODEL, ChatServer, serving
 
-NEEDS_A_MODEL = {"local"}
+NEEDS_A_MODEL = {"local", "vllm"}
 NAMES = [m.name for m in registry.members("generators") if m.installed and m.name not in NEEDS_A_MODEL]
 GUARD = Path(__file__).parent.parent / "parts" / "word_guard.py"
 PARTS = {

@@ -25,6 +25,8 @@ NO_CACHE: Any = typer.Option(
     False, "--no-cache", callback=lambda off: _no_cache(off), help="Make everything anew; keep nothing for other runs."
 )
 """The option that switches the cache of answers and verdicts off for this process and those it starts."""
+ENGINE: Any = typer.Option("", help="Where the work is done, as in `ray:workers=4` [default: this process].")
+"""The option that names an engine, for `engines.opened`."""
 MISSED = 100
 """Exit status when a floor or threshold is missed."""
 

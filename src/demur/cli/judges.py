@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from demur.cli._console import console, emit_json, progress, table
+from demur.cli._console import ENGINE, console, emit_json, progress, table
 from demur.types import DEFAULT_JUDGE
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def _add_check(group: typer.Typer) -> None:
         show_table: bool = typer.Option(False, "--table", help="Print only what the labels say, by model and class."),
         save: Path | None = typer.Option(None, help="Keep the check on file, for rates corrected for judge error."),
         style: str = typer.Option("plain", help="With --save: whose answers, `plain` or `edited` models'."),
+        engine: str = ENGINE,
         as_json: bool = typer.Option(False, "--json", help="Print JSON."),
     ) -> None:
         from demur.assemble import build_judges
@@ -64,7 +65,7 @@ def _add_check(group: typer.Typer) -> None:
             _labels_table(labelled, as_json=as_json)
             return
         ((part, instance),) = build_judges([judge], [])
-        verdicts = _judged(labelled, instance, part.name, quiet=as_json)
+        verdicts = _judged(labelled, instance, part.name, engine, quiet=as_json)
         if not any(v.label in ("compliance", "partial_refusal", "refusal") for v in verdicts):
             raise _unread(part.name, verdicts)
         if shipped_on(part.name, file):
@@ -144,12 +145,13 @@ def _benchmark(text: str) -> list[Any]:
     return collect_prompts(build_benchmarks([text]))
 
 
-def _judged(labelled: LabelledSet, judge: Any, name: str, *, quiet: bool) -> list[Any]:
+def _judged(labelled: LabelledSet, judge: Any, name: str, engine: str, *, quiet: bool) -> list[Any]:
+    from demur import engines
     from demur.agreement import judge_labelled
 
     verdicts = []
-    with progress(quiet=quiet) as tell:
-        for verdict in judge_labelled(judge, name, labelled.rows):
+    with engines.opened(engine) as over, progress(quiet=quiet) as tell:
+        for verdict in judge_labelled(judge, name, labelled.rows, over):
             verdicts.append(verdict)
             tell("verdicts", len(verdicts), len(labelled.rows))
     return verdicts

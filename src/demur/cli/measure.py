@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from demur.cli._console import (
+    ENGINE,
     HEADLINES,
     NO_CACHE,
     console,
@@ -61,10 +62,11 @@ def register(app: typer.Typer) -> None:
         seed: int = typer.Option(0, help="Seed of sampled answers."),
         check: list[Path] = typer.Option([], help="Check of a judge, from `demur judges check --save`; repeatable."),
         overwrite: bool = typer.Option(False, help="Start anew where the folder holds another run."),
+        engine: str = ENGINE,
         no_cache: bool = NO_CACHE,
         as_json: bool = typer.Option(False, "--json", help="Print the metric rows as JSON."),
     ) -> None:
-        from demur import report, suites
+        from demur import engines, report, suites
         from demur.assemble import generator_part, measurement
         from demur.cache import opened
         from demur.measure import measure as run_measure
@@ -81,15 +83,14 @@ def register(app: typer.Typer) -> None:
         )
         if sampling_of:
             sampling = _own(sampling_of, generator_part(generator, model=model), sampling)
-        named = suites.find(suite).parts if suite else ()
         words = [*([suite] if suite else []), *benchmark] or ["world"]
-        chosen = [*named, *benchmark] or ["world"]
+        chosen = [*(suites.find(suite).parts if suite else ()), *benchmark] or ["world"]
         by: dict[str, Any] = {"model": model, "generator": generator, "intervention": with_, "guard": with_guard}
         what = measurement(benchmarks=chosen, judges=judge, sampling=sampling, **by)
         what = replace(what, checks=_checks(check, [part.name for part, _ in what.judges]))
         folder = out or Path("runs") / _name(model or what.model.id, words)
-        with progress(quiet=as_json) as tell:
-            run = run_measure(what, folder, overwrite=overwrite, progress=tell, cache=opened())
+        with engines.opened(engine) as over, progress(quiet=as_json) as tell:
+            run = run_measure(what, folder, overwrite=overwrite, progress=tell, cache=opened(), over=over)
         pages = report.write(folder, run)
         if as_json:
             emit_json(to_json(run.metrics))

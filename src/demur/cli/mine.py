@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from demur.cli._console import console, emit_json, progress, table
+from demur.cli._console import ENGINE, console, emit_json, progress, table
+
+if TYPE_CHECKING:
+    from demur.engines import Mapper
+    from demur.mining.selection import Selection
 
 
 def register(app: typer.Typer) -> None:
@@ -72,6 +76,7 @@ def mine(
         False, "--export-answered", help="Keep harmful prompts that the model answers: a list of what gets past it."
     ),
     overwrite: bool = typer.Option(False, "--overwrite", help="Start anew."),
+    engine: str = ENGINE,
     as_json: bool = typer.Option(False, "--json", help="Print the card as JSON."),
 ) -> None:
     """Mine prompts; the options are the settings of `demur.mining`."""
@@ -79,7 +84,7 @@ def mine(
 
 
 def _run(o: SimpleNamespace) -> None:
-    from demur.mining.rewriting import Rewriting
+    from demur import engines
     from demur.mining.selection import Selection
     from demur.settings import Problems, make
 
@@ -90,14 +95,24 @@ def _run(o: SimpleNamespace) -> None:
         numbers = {"per_category": o.per_category, "twins": o.twins, "deep": o.deep, "seed": o.seed}
         selection = make(Selection, {"rule": o.rule, "triggers": o.trigger, **numbers}, where="demur mine")
     problems.check()
+    with engines.opened(o.engine) as over:
+        card = _mined(o, selection, over)
+    if o.as_json:
+        emit_json(card)
+    else:
+        _show(card, o.out)
+
+
+def _mined(o: SimpleNamespace, selection: Selection, over: Mapper | None) -> dict[str, Any]:
     from demur import mine as job
     from demur.mining.loop import Loop
+    from demur.mining.rewriting import Rewriting
     from demur.mining.stages import Mining
     from demur.mining.strategies import STRATEGIES
 
     loop = None
     if o.seeds:
-        part, made = job.generator(o.generator)
+        part, made = job.generator(o.generator, over)
         names = _names(o.strategies) or STRATEGIES
         first = Rewriting(
             seeds=job.harmful(o.seeds), generator=made, part=part, shares=dict.fromkeys(names, 1.0), k=o.k,
@@ -107,7 +122,7 @@ def _run(o: SimpleNamespace) -> None:
         loop = Loop(first=first, closed=not o.open_loop, **evolved)
     sources = job.sources(list(o.candidates or ()))
     if o.translate:
-        sources = job.translated(sources, _names(o.translate), o.generator, o.least_chrf)
+        sources = job.translated(sources, _names(o.translate), o.generator, o.least_chrf, over)
     what = Mining(
         sources=sources,
         judges=job.moderators(o.judge or ["declared"]),
@@ -116,17 +131,14 @@ def _run(o: SimpleNamespace) -> None:
         near=o.near,
         embedder=job.sentences(o.embedder),
         export_answered=o.export_answered,
+        over=over,
     )
     how = job.Boundary(
         fit=tuple(o.fit_on), dev=tuple(o.dev), general=tuple(o.general), judges=tuple(o.answer_judge), layer=o.layer,
         expected=o.expected, unusable=o.unusable,
     )  # fmt: skip
     with progress(quiet=o.as_json) as tell:
-        card = job.mine_model(what, model=o.model, how=how, out=o.out, progress=tell, loop=loop, overwrite=o.overwrite)
-    if o.as_json:
-        emit_json(card)
-    else:
-        _show(card, o.out)
+        return job.mine_model(what, model=o.model, how=how, out=o.out, progress=tell, loop=loop, overwrite=o.overwrite)
 
 
 def _check(o: SimpleNamespace) -> None:

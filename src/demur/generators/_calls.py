@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from demur.addresses import is_loopback
 from demur.background import drain
+from demur.engines import settings_of
 from demur.errors import ConfigError, Unavailable
 from demur.generators._chat import MalformedReplyError, Reading, line, read, usage_of
 from demur.generators._failures import Failure, by_status, failure, wait
@@ -86,6 +87,10 @@ class Counted:
 
     _lock: threading.Lock
     _totals: Usage
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as the settings: another process counts for itself."""
+        return settings_of(self)
 
     def start_count(self) -> None:
         """Begin at zero."""

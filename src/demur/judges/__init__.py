@@ -10,14 +10,20 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from demur.errors import ConfigError, Unavailable, one_line
 from demur.types import Item, Judge, Response, Verdict
 
-__all__ = ["apply", "screen"]
+if TYPE_CHECKING:
+    from demur.engines import Mapper
+
+__all__ = ["Judging", "apply", "screen"]
 
 
-def apply(judge: Judge, name: str, items: Iterable[Item], batch: int = 64) -> Iterator[Verdict]:
+def apply(
+    judge: Judge, name: str, items: Iterable[Item], batch: int = 64, over: Mapper | None = None
+) -> Iterator[Verdict]:
     """Judge every item, in order, whatever happens to single ones.
 
     Rows that `screen` rejects never reach the judge. A batch on which the judge raises, or for which it
@@ -30,6 +36,7 @@ def apply(judge: Judge, name: str, items: Iterable[Item], batch: int = 64) -> It
         items: the prompts with their answers, read lazily.
         batch: how many items are read, and at most handed to the judge, at a time. A judge's class may ask for more
             (`batch`), or for all consecutive items of a prompt in one call (`together = True`).
+        over: an engine to judge batches on, in its blocks where these are larger; None: here.
 
     Yields:
         For each item in order, one verdict per question in `judge.questions`.
@@ -38,11 +45,34 @@ def apply(judge: Judge, name: str, items: Iterable[Item], batch: int = 64) -> It
         ConfigError, Unavailable: when the judge itself cannot work (a missing key or server); this is not
             a property of one row.
     """
-    for chunk in _chunks(items, max(1, batch, getattr(judge, "batch", 1)), getattr(judge, "together", False)):
+    size = max(1, batch, getattr(judge, "batch", 1), over.block if over else 1)
+    chunks = _chunks(items, size, getattr(judge, "together", False))
+    work = Judging(judge, name)
+    for verdicts in over(work, chunks) if over else map(work, chunks):
+        yield from verdicts
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Judging:
+    """A judge's verdicts on a batch, failures of single rows among them; see `apply`."""
+
+    judge: Judge
+    name: str
+
+    @property
+    def spent(self) -> Any:
+        """What the judge has asked for in this process, None where it asks nothing."""
+        return getattr(self.judge, "spent", None)
+
+    def __call__(self, chunk: list[Item]) -> list[Verdict]:
+        """Give one verdict per (item, question), in order."""
         reasons = [screen(item.response) for item in chunk]
-        judged = iter(_judged(judge, name, [i for i, reason in zip(chunk, reasons, strict=True) if not reason]))
+        asked = [i for i, reason in zip(chunk, reasons, strict=True) if not reason]
+        judged = iter(_judged(self.judge, self.name, asked))
+        made: list[Verdict] = []
         for item, reason in zip(chunk, reasons, strict=True):
-            yield from _unscored(judge, name, item, reason) if reason else next(judged)
+            made += _unscored(self.judge, self.name, item, reason) if reason else next(judged)
+        return made
 
 
 def screen(response: Response) -> str:

@@ -46,6 +46,14 @@ class Spent:
             cost=self.cost + other.cost,
         )
 
+    def __sub__(self, other: Spent) -> Spent:
+        return Spent(
+            requests=self.requests - other.requests,
+            tokens_in=self.tokens_in - other.tokens_in,
+            tokens_out=self.tokens_out - other.tokens_out,
+            cost=self.cost - other.cost,
+        )
+
 
 @dataclass(slots=True)
 class _State:

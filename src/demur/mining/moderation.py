@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -45,6 +46,17 @@ class Vote(NamedTuple):
         said = Counter("unscored" if label.startswith("unscored") else label for label in self.labels)
         worst = sorted((name for name in said if name != "benign"), key=lambda n: (-said[n], n))
         return f"not judged benign: {worst[0]}" if worst else "not judged benign"
+
+
+@dataclass(frozen=True, slots=True)
+class Voting:
+    """`vote` by the same judges, as work for an engine."""
+
+    judges: tuple[tuple[str, Judge], ...]
+
+    def __call__(self, prompts: list[Prompt]) -> list[Vote]:
+        """Ask every judge about each prompt."""
+        return vote(self.judges, prompts)
 
 
 def vote(judges: Sequence[tuple[str, Judge]], prompts: Sequence[Prompt]) -> list[Vote]:

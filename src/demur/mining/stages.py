@@ -10,11 +10,12 @@ from typing import Any
 
 from demur.dedup import THRESHOLD
 from demur.embeddings import Embedder
+from demur.engines import Mapper, beside
 from demur.errors import ConfigError, DataError
 from demur.files import fingerprint, lock, write_json
 from demur.mining import choosing
 from demur.mining.folder import CANDIDATES, CARD, DISTINCT, MODERATED, SCORED, SELECTED, Folder, lines
-from demur.mining.moderation import Evaluation, vote
+from demur.mining.moderation import Evaluation, Voting
 from demur.mining.near import Near
 from demur.mining.rows import Appender, Dropped, Score, Scorer, Writer, batched, plain, prompts, stream
 from demur.mining.selection import Selection
@@ -50,6 +51,8 @@ class Mining:
     export_answered: bool = False
     """Keep harmful prompts that the model answers or nearly answers (d <= 0) among the scored and selected rows. They
     are a list of prompts that get past the model: off unless someone has decided to keep such a list."""
+    over: Mapper | None = None
+    """The engine that moderates and scores (`engines.opened`), in blocks as here; None: this process."""
 
 
 def mine(
@@ -170,23 +173,23 @@ def _fates(
 
 def _moderate(folder: Folder, what: Mining, progress: Progress) -> None:
     """Ask the judges about every candidate; those that are benign go on with kind and expectation set."""
-    judges = [(part.name, judge) for part, judge in what.judges]
+    judges = tuple((part.name, judge) for part, judge in what.judges)
     total = lines(folder.file(DISTINCT))
     path = folder.part("moderate.votes.jsonl")
     with Appender(path) as votes:
         done = votes.done
         candidates = (p for p in prompts(folder.file(DISTINCT)) if not is_twin(p))
-        for batch in batched(_after(candidates, done), _ASKED):
-            votes.write({"id": p.id, "labels": v.labels} for p, v in zip(batch, vote(judges, batch), strict=True))
+        for batch, said in beside(Voting(judges), batched(_after(candidates, done), _ASKED), what.over):
+            votes.write({"id": p.id, "labels": v.labels} for p, v in zip(batch, said, strict=True))
             done += len(batch)
             progress("moderate", done, total)
     with Writer(folder.file(MODERATED)) as kept, Writer(folder.dropped("moderate")) as dropped:
-        said = stream(path)
+        found = stream(path)
         for prompt in prompts(folder.file(DISTINCT)):
             if is_twin(prompt):
                 kept.write(prompt)
                 continue
-            choosing.passed(prompt, next(said), kept, dropped)
+            choosing.passed(prompt, next(found), kept, dropped)
     progress("moderate", total, total)
     _some(kept.count, "candidates are left after moderation", folder)
 
@@ -197,8 +200,8 @@ def _score(folder: Folder, what: Mining, progress: Progress) -> None:
     path = folder.part("score.jsonl")
     with Appender(path) as scores:
         done = scores.done
-        for batch in batched(_after(prompts(folder.file(MODERATED)), done), _ASKED):
-            given = _scorer(what)(batch)
+        waiting = batched(_after(prompts(folder.file(MODERATED)), done), _ASKED)
+        for batch, given in beside(_scorer(what), waiting, what.over):
             if [s.prompt_id for s in given] != [p.id for p in batch]:
                 raise DataError(f"the scorer gave {len(given)} scores for {len(batch)} prompts, or in another order")
             scores.write(_withheld(p, s, what.export_answered) for p, s in zip(batch, given, strict=True))
