@@ -23,6 +23,7 @@ from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
+from demur import heads
 from demur.architectures import frame
 from demur.checkpoints import NAME, STAGING, publish
 from demur.losses import IGNORED
@@ -110,11 +111,21 @@ class _Whole:
         """Write none."""
 
 
-class _Dpo(_Whole, DPOTrainer):
+class _Headed(_Whole):
+    """A trainer of trl's that logs only what the head makes."""
+
+    def log(self: Any, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log without what `heads.UNREAD` names."""
+        for name in heads.UNREAD:
+            self._metrics["train"].pop(name, None)
+        super().log(logs, start_time)  # type: ignore[misc]
+
+
+class _Dpo(_Headed, DPOTrainer):
     pass
 
 
-class _Sft(_Whole, SFTTrainer):
+class _Sft(_Headed, SFTTrainer):
     pass
 
 
@@ -256,13 +267,19 @@ def build(
     given: dict[str, Any] = {"model": module, "processing_class": lm.tokenizer, "train_dataset": data}
     given["peft_config"] = adapter
     settings |= {"max_length": how.max_length, "router_aux_loss_coef": 0.0}
+    made = _of_trl(objective, how, settings, given)
+    if common["use_cpu"]:
+        heads.put_on(made.model.get_base_model())
+    return made
+
+
+def _of_trl(objective: Objective, how: How, settings: dict[str, Any], given: dict[str, Any]) -> Any:
     if objective == "sft":
         return _Sft(args=SFTConfig(**settings, completion_only_loss=True, eos_token=None), **given)
     settings |= {"loss_type": ["sigmoid"], "beta": how.beta, "disable_dropout": how.dropout == 0}
     if objective == "dpo_sft":
         settings |= {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, how.sft_weight]}
-    config = DPOConfig(**settings)
-    return _Dpo(args=config, **given)
+    return _Dpo(args=DPOConfig(**settings), **given)
 
 
 def linear(module: Any, blocks: Sequence[int]) -> list[str]:
