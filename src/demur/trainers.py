@@ -23,7 +23,7 @@ from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
-from demur import heads
+from demur import full_rank, heads
 from demur.architectures import frame
 from demur.checkpoints import NAME, STAGING, publish
 from demur.losses import IGNORED
@@ -80,6 +80,13 @@ class _Whole:
     """Mixed into a trainer: a fixed order of rows, and checkpoints that are whole or not there."""
 
     indices: list[int]
+    whole: bool = False
+    """Whether the weights themselves are trained."""
+
+    def _load_from_checkpoint(self: Any, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_checkpoint(*args, **kwargs)  # type: ignore[misc]
+        if self.whole:  # peft has made all of the adapter trainable
+            full_rank.freeze(self.model)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> _Order:
         return _Order(self.indices)
@@ -243,16 +250,12 @@ def build(
         chunked_logprob.TOKEN_CHUNK_SIZE = CPU_TOKENS
     if common["use_cpu"] and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         settings["ddp_backend"] = "gloo"
-    convolutions = any(type(m).__name__ == "Conv1D" for m in module.modules())
-    adapter = peft.LoraConfig(
-        r=how.rank,
-        lora_alpha=how.alpha,
-        lora_dropout=how.dropout,
-        target_modules=linear(module, how.blocks) if how.blocks else "all-linear",
-        fan_in_fan_out=convolutions,
-        task_type="CAUSAL_LM",
-    )
-    if not isinstance(objective, str):
+    adapter = _adapter(module, how)
+    if isinstance(objective, str):
+        made = _of_trl(lm, module, rows, objective, how, settings, adapter)
+        if common["use_cpu"]:
+            heads.put_on(made.model.get_base_model())
+    else:
         torch.manual_seed(how.seed)
         ready = "input_ids" in rows[0]
         made = Plugged(
@@ -262,18 +265,33 @@ def build(
             data_collator=collate if ready else padded,
         )
         made.plug, made.rows = objective, how.batch
-        return made
+    if how.rank == 0:
+        full_rank.start(made.model)
+        made.whole = True
+    return made
+
+
+def _adapter(module: Any, how: How) -> peft.LoraConfig:
+    shape: dict[str, Any] = {"r": how.rank, "lora_alpha": how.alpha, "lora_dropout": how.dropout}
+    layers = linear(module, how.blocks or range(len(frame(module).blocks)))
+    if how.rank == 0:
+        most = full_rank.rank(module, layers)
+        shape = {"r": most, "lora_alpha": most, "lora_dropout": 0.0}
+    return peft.LoraConfig(
+        **shape,
+        target_modules=layers if how.blocks or how.rank == 0 else "all-linear",
+        fan_in_fan_out=any(type(m).__name__ == "Conv1D" for m in module.modules()),
+        task_type="CAUSAL_LM",
+    )
+
+
+def _of_trl(
+    lm: LM, module: Any, rows: Sequence[Row], objective: Objective, how: How, settings: dict[str, Any], adapter: Any
+) -> Any:
     data = datasets.Dataset.from_list([{k: v for k, v in row.items() if k != "kind"} for row in rows])
     given: dict[str, Any] = {"model": module, "processing_class": lm.tokenizer, "train_dataset": data}
     given["peft_config"] = adapter
     settings |= {"max_length": how.max_length, "router_aux_loss_coef": 0.0}
-    made = _of_trl(objective, how, settings, given)
-    if common["use_cpu"]:
-        heads.put_on(made.model.get_base_model())
-    return made
-
-
-def _of_trl(objective: Objective, how: How, settings: dict[str, Any], given: dict[str, Any]) -> Any:
     if objective == "sft":
         return _Sft(args=SFTConfig(**settings, completion_only_loss=True, eos_token=None), **given)
     settings |= {"loss_type": ["sigmoid"], "beta": how.beta, "disable_dropout": how.dropout == 0}

@@ -165,7 +165,12 @@ def test_a_loss_that_is_not_finite_ends_the_training_before_it_is_saved(tmp_path
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"rate": 0.0}, "rate is 0.0"), ({"dropout": 1.0}, "dropout is 1.0"), ({"batch": 0}, "batch")],
+    [
+        ({"rate": 0.0}, "rate is 0.0"),
+        ({"rank": -1}, "rank is -1"),
+        ({"dropout": 1.0}, "dropout is 1.0"),
+        ({"batch": 0}, "batch"),
+    ],
 )
 def test_settings_that_make_no_sense_are_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
