@@ -21,25 +21,16 @@ def rank(module: Any, layers: Sequence[str]) -> int:
 
 
 def start(model: Any) -> None:
-    """Set each layer's adapter to one factor of ones on its diagonal, which is frozen, and one of zeros to train."""
-    for kept, trained in _factors(model):
-        with torch.no_grad():
-            kept.copy_(torch.eye(*kept.shape))
-            trained.zero_()
-    freeze(model)
+    """Set one factor of each layer's adapter to the identity, and the other, which is trained, to 0.
 
-
-def freeze(model: Any) -> None:
-    """Keep the identities out of the training; to be done again where peft has read an adapter to train on."""
-    for kept, _ in _factors(model):
-        kept.requires_grad_(False)
-
-
-def _factors(model: Any) -> list[tuple[Any, Any]]:
-    """Return the factors of each layer: that on the side with no more units than the rank, and the other."""
-    found = []
+    The identity is the factor on the side with no more units than the rank. It is a buffer from now on: peft turns all
+    parameters of an adapter trainable whenever it is turned on again.
+    """
     for part in model.modules():
         for name in getattr(part, "lora_A", ()):
-            down, up = part.lora_A[name].weight, part.lora_B[name].weight
-            found.append((down, up) if down.shape[1] <= down.shape[0] else (up, down))
-    return found
+            down, up = part.lora_A[name], part.lora_B[name]
+            kept, trained = (down, up) if down.in_features <= down.out_features else (up, down)
+            ones = torch.eye(*kept.weight.shape, dtype=kept.weight.dtype, device=kept.weight.device)
+            del kept.weight
+            kept.register_buffer("weight", ones)
+            torch.nn.init.zeros_(trained.weight)

@@ -80,13 +80,6 @@ class _Whole:
     """Mixed into a trainer: a fixed order of rows, and checkpoints that are whole or not there."""
 
     indices: list[int]
-    whole: bool = False
-    """Whether the weights themselves are trained."""
-
-    def _load_from_checkpoint(self: Any, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_checkpoint(*args, **kwargs)  # type: ignore[misc]
-        if self.whole:  # peft has made all of the adapter trainable
-            full_rank.freeze(self.model)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> _Order:
         return _Order(self.indices)
@@ -267,7 +260,6 @@ def build(
         made.plug, made.rows = objective, how.batch
     if how.rank == 0:
         full_rank.start(made.model)
-        made.whole = True
     return made
 
 

@@ -216,6 +216,8 @@ torch.set_num_threads(1)
 out, objective, steps, nap = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
 rows = COMPLETIONS if objective == "sft" else PREFERENCES
 how = replace(HOW, epochs=steps / 2, checkpoints=max(2, steps // 2))
+if objective == "weights":
+    objective, how = "dpo", replace(how, rank=0, rate=1e-3)
 if objective == "stream":
     from tests.models import test_representation as stream
     rows, objective = stream.course(stream.parts(), steps), stream.parted()
@@ -254,7 +256,7 @@ def curve(out: Path, *words: Any, **named: Any) -> list[float]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("objective", ["sft", "dpo", "stream"])
+@pytest.mark.parametrize("objective", ["sft", "dpo", "stream", "weights"])
 def test_two_processes_train_to_the_losses_of_one(objective: str, tmp_path: Path) -> None:
     one = curve(tmp_path / "one", objective)
     two = curve(tmp_path / "two", objective, processes=2)
