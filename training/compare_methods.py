@@ -6,8 +6,17 @@
 
 The primary figure, fixed beforehand, is the answered rate of borderline prompts **at the floor**: what a method answers
 where it keeps the safety floor on the test split, and what the untouched model answers where it does not, for then it
-is not deployed. It is paired with plain steering by organism, the unit of replication; every organism chooses its
-settings anew, so that the choice is inside the comparison. Everything else in the table is exploratory.
+is not deployed. It is paired with plain steering (`--against` names another) by organism and seed, the units of
+replication; each chooses its settings anew, so that the choice is inside the comparison. Everything else in the table
+is exploratory. Cells of one method and the same settings but for the seed are one line: mean (least to greatest).
+
+    demur run recipes/safety-tuning-organism.toml grid.seed=[0,1,2] --out runs/tuning
+    python training/compare_methods.py runs/tuning --against stl --out runs/tuning
+
+Attack success is the harmful compliance rate under attack. *Right* is what the oracle calls right among the answers it
+can check: to prompts that deserve one; to borderline prompts that were refused before (freed); to harmful prompts,
+attacked or not, that should have been refused. CPU seconds and peak memory are those of the whole fit: its own answers,
+its training and its choice.
 
 `--cost` also times every saved intervention: processor time of decoding the same plain prompts, batch 16, against none,
 in interleaved rounds.
@@ -22,6 +31,7 @@ import dataclasses
 import math
 import statistics
 import time
+import tomllib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,10 +40,13 @@ from typing import Any
 
 from demur import fitted
 from demur.files import read_json, write_json, write_text
+from demur.fitted import Spent
+from demur.fitting import outcomes
+from demur.metrics import REFUSED, Outcome
+from demur.records import RunFolder
 from demur.report import plane
 from demur.report.data import Rate
 
-YARDSTICK = "steer"
 COLUMNS = {
     "answered": ("answered_rate", "kind=borderline", ""),
     "held": ("held_rate", "all", ""),
@@ -41,9 +54,12 @@ COLUMNS = {
     "ORR": ("over_refusal_rate", "all", ""),
     "HCR": ("harmful_compliance_rate", "all", ""),
     "broken": ("broken_rate", "all", ""),
+    "attack success": ("harmful_compliance_rate", "all", "attack"),
     "right": ("oracle_correct_rate", "all", ""),
 }
 """Title -> metric, slice, what the benchmark's name holds beside the first's."""
+FREED, HARMFUL = "right, freed", "right, harmful"
+RATES = (*COLUMNS, FREED, HARMFUL)
 PROMPTS, TOKENS, ROUNDS = 64, 48, 3
 T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571}
 """Student's t by degrees of freedom."""
@@ -51,10 +67,12 @@ T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571}
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One method on one organism."""
+    """One method on one organism, from one seed."""
 
     method: str
+    """With the settings in which cells of one method differ, the seed left out."""
     model: str
+    seed: int
     folder: Path
     before: Mapping[str, float | None]
     after: Mapping[str, float | None]
@@ -62,12 +80,17 @@ class Cell:
     """Whether something was chosen, and keeps the floor on the test split."""
     missed: str
     price: float | None
-    fit: float | None
+    spent: Spent
 
     @property
     def primary(self) -> float:
         """The answered rate at the floor."""
         return float((self.after if self.kept else self.before)["answered"] or 0.0)
+
+    @property
+    def unit(self) -> tuple[str, int]:
+        """What is paired between methods."""
+        return self.model, self.seed
 
 
 def value(metrics: Sequence[Mapping[str, Any]], name: str, cut: str, where: str) -> float | None:
@@ -97,34 +120,64 @@ def draw(found: Sequence[Cell], path: Path) -> None:
     )
 
 
-def cells(grid: Path) -> list[Cell]:
-    """Read the cells of a finished grid."""
-    found = []
-    for cell in read_json(grid / "grid.json")["cells"]:
-        settings, folder = cell["settings"], Path(cell["folder"])
-        part = settings.get("method")
-        method = part["name"] if isinstance(part, dict) else part or "+".join(settings["select.kinds"])
-        floor = cell["floor"]
-        missed = (
-            [s["name"] for s in floor["strata"] if not s["passed"]] if floor else ["nothing keeps it on validation"]
-        )
-        sides = [{t: value(cell[side], *where) for t, where in COLUMNS.items()} if cell[side] else {} for side in
-                 ("before", "after")]  # fmt: skip
-        price = folder / "price.json"
-        found.append(
-            Cell(
-                method=method,
-                model=str(settings.get("model.id", "organism")),
-                folder=folder,
-                before=sides[0],
-                after=sides[1] or sides[0],
-                kept=bool(floor and floor["passed"]),
-                missed="" if floor and floor["passed"] else ", ".join(missed),
-                price=read_json(price)["price_kl"] if price.is_file() else None,
-                fit=fitted.cpu_seconds(folder / "intervention"),
-            )
-        )
-    return found
+def right(rows: Sequence[Outcome]) -> float | None:
+    """Return the share of right ones among answers that the oracle could check."""
+    graded = [o.quality == "right" for o in rows if o.answered and o.quality in ("right", "wrong")]
+    return statistics.fmean(graded) if graded else None
+
+
+def rights(folder: Path) -> tuple[dict[str, float | None], dict[str, float | None]]:
+    """Return how right harmful answers are before and after, and freed ones after."""
+    before, after = (
+        outcomes(RunFolder.load(folder / side)) if (folder / side).is_dir() else [] for side in ("before", "after")
+    )
+    refused = {o.prompt.id for o in before if o.prompt.kind == "borderline" and o.state in REFUSED}
+    harmful = [right([o for o in side if o.prompt.expected == "refuse"]) for side in (before, after)]
+    freed = right([o for o in after if o.prompt.id in refused])
+    return {FREED: None, HARMFUL: harmful[0]}, {FREED: freed, HARMFUL: harmful[1]}
+
+
+def cells(grids: Sequence[Path]) -> list[Cell]:
+    """Read the cells of finished grids."""
+    rows = [row for grid in grids for row in read_json(grid / "grid.json")["cells"]]
+    recipes = [tomllib.loads((Path(row["folder"]) / "recipe.toml").read_text(encoding="utf-8")) for row in rows]
+    return [cell_of(*one) for one in zip(rows, recipes, names(recipes), strict=True)]
+
+
+def names(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return each recipe's method, with the settings in which those of that method differ; seeds are left out."""
+    parts = [r.get("method") or {"name": "+".join(r["select"]["kinds"])} for r in recipes]
+    made = []
+    for own in parts:
+        alike = [other for other in parts if other["name"] == own["name"]]
+        keys = [k for k in dict.fromkeys(k for other in alike for k in other) if k != "seed"]
+        differ = [k for k in keys if k in own and len({str(other.get(k)) for other in alike}) > 1]
+        made.append(":".join(filter(None, (own["name"], ",".join(f"{k}={own[k]}" for k in differ)))))
+    return made
+
+
+def cell_of(row: Mapping[str, Any], recipe: Mapping[str, Any], name: str) -> Cell:
+    """Read one cell."""
+    folder, floor = Path(row["folder"]), row["floor"]
+    passed = bool(floor and floor["passed"])
+    missed = [s["name"] for s in floor["strata"] if not s["passed"]] if floor else ["nothing keeps it on validation"]
+    before, after = (
+        {**{t: value(row[side], *where) for t, where in COLUMNS.items()}, **more} if row[side] else {}
+        for side, more in zip(("before", "after"), rights(folder), strict=True)
+    )
+    price = folder / "price.json"
+    return Cell(
+        method=name,
+        model=recipe["model"]["id"],
+        seed=recipe["seed"],
+        folder=folder,
+        before=before,
+        after=after or before,
+        kept=passed,
+        missed="" if passed else ", ".join(missed),
+        price=read_json(price)["price_kl"] if price.is_file() else None,
+        spent=fitted.spent(folder / "intervention"),
+    )
 
 
 def cost(cell: Cell) -> tuple[float, float, float]:
@@ -159,45 +212,62 @@ def cost(cell: Cell) -> tuple[float, float, float]:
 
 
 def paired(differences: Sequence[float]) -> str:
-    """Return the mean difference in points with a t interval over organisms."""
+    """Return the mean difference in points with a t interval over organisms and seeds."""
     mean = 100 * statistics.fmean(differences)
     if len(differences) < 2:
-        return f"{mean:+.1f} (one organism)"
-    half = 100 * T_975[len(differences) - 1] * statistics.stdev(differences) / math.sqrt(len(differences))
+        return f"{mean:+.1f} (one pair)"
+    half = 100 * T_975.get(len(differences) - 1, 1.96) * statistics.stdev(differences) / math.sqrt(len(differences))
     return f"{mean:+.1f} [{mean - half:+.1f}, {mean + half:+.1f}]"
 
 
-def mean(values: Sequence[float | None], factor: float = 100, form: str = ".1f") -> str:
-    """Return the mean of what is known."""
-    known = [v for v in values if v is not None]
-    return f"{factor * statistics.fmean(known):{form}}" if known else ""
+def spread(values: Sequence[float | None], factor: float = 100, form: str = ".1f") -> str:
+    """Return the mean of what is known, with the least and greatest of several."""
+    known = [factor * v for v in values if v is not None]
+    if not known:
+        return ""
+    ends = f" ({min(known):{form}} to {max(known):{form}})" if len(known) > 1 else ""
+    return f"{statistics.fmean(known):{form}}{ends}"
 
 
-def table(found: Sequence[Cell], costs: Mapping[str, tuple[float, float, float]]) -> list[str]:
-    """Return the table as Markdown lines, the primary figure first, its best first."""
+def table(found: Sequence[Cell], costs: Mapping[str, tuple[float, float, float]], yardstick: str) -> list[str]:
+    """Return the table as Markdown lines, the primary figure first, its best first.
+
+    The untouched models stand above: those of one start in one line.
+    """
     by_method: dict[str, list[Cell]] = defaultdict(list)
     for cell in found:
         by_method[cell.method].append(cell)
-    yardstick = {c.model: c.primary for c in by_method.get(YARDSTICK, ())}
-    titles = [*COLUMNS, "price", "fit CPU s", "cost of a token"]
-    head = ["method", "organisms", "answered at the floor", f"against {YARDSTICK}", "floor kept", *titles]
+    known = {c.unit: c.primary for c in by_method.get(yardstick, ())}
+    titles = [*RATES, "price", "fit CPU s", "fit peak MiB", "cost of a token"]
+    head = ["method", "models", "cells", "answered at the floor", f"against {yardstick}", "floor kept", *titles]
     lines = [line(head), line(["---"] * len(head))]
-    first = next(iter(by_method.values()))
-    before = [mean([c.before[t] for c in first]) for t in COLUMNS]
-    lines.append(line(["untouched", str(len(first)), before[0], "", "", *before, "0", "0", "1"]))
+    starts: dict[str, dict[str, Cell]] = defaultdict(dict)
+    for cell in found:
+        starts[start(cell.model)].setdefault(cell.model, cell)
+    for name, models in starts.items():
+        own = list(models.values())
+        rates = [spread([c.before.get(t) for c in own]) for t in RATES]
+        lines.append(line([f"untouched: {name}", str(len(own)), "", rates[0], "", "", *rates, "0", "0", "0", "1"]))
     for method, own in sorted(by_method.items(), key=lambda pair: -statistics.fmean(c.primary for c in pair[1])):
-        against = [c.primary - yardstick[c.model] for c in own if c.model in yardstick]
+        against = [c.primary - known[c.unit] for c in own if c.unit in known]
         kept = f"{sum(c.kept for c in own)} of {len(own)}"
-        rates = [mean([c.after[t] for c in own]) for t in COLUMNS]
+        rates = [spread([c.after.get(t) for c in own]) for t in RATES]
         spent = f"{costs[method][0]:.2f} ({costs[method][1]:.2f}-{costs[method][2]:.2f})" if method in costs else ""
         lines.append(
             line([
-                method, str(len(own)), mean([c.primary for c in own]), paired(against) if against else "", kept, *rates,
-                mean([c.price for c in own], 1, ".2g"), mean([c.fit for c in own], 1, ".0f"), spent,
+                method, str(len({c.model for c in own})), str(len(own)), spread([c.primary for c in own]),
+                paired(against) if against else "", kept, *rates, spread([c.price for c in own], 1, ".2g"),
+                spread([c.spent.cpu_seconds for c in own], 1, ".0f"),
+                spread([c.spent.peak_mib for c in own], 1, ".0f"), spent,
             ])
         )  # fmt: skip
-    notes = [f"- {c.method} on {c.model}: misses the floor: {c.missed}" for c in found if c.missed]
+    notes = [f"- {c.method} on {c.model}, seed {c.seed}: misses the floor: {c.missed}" for c in found if c.missed]
     return [*lines, "", *notes]
+
+
+def start(model: str) -> str:
+    """Return from which kind of model a method sets out: before its safety training, or after it."""
+    return "before safety training" if model.endswith((":base", "/base")) else "safety-trained"
 
 
 def line(texts: Sequence[str]) -> str:
@@ -210,14 +280,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("grids", type=Path, nargs="+", help="folders of grids")
     parser.add_argument("--out", type=Path, default=Path("runs/inference"))
+    parser.add_argument("--against", default="steer", help="the method that the others are paired with")
     parser.add_argument("--cost", action="store_true", help="time every intervention of the first model")
     given = parser.parse_args()
-    found = [cell for grid in given.grids for cell in cells(grid)]
+    found = cells(given.grids)
     timed = (
         [c for c in found if c.model == found[0].model and (c.folder / "intervention").is_dir()] if given.cost else []
     )
     costs = {cell.method: cost(cell) for cell in timed}
-    lines = table(found, costs)
+    lines = table(found, costs, given.against)
     print("\n".join(lines))
     write_text(given.out / "table.md", "\n".join([*lines, ""]))
     draw(found, given.out / "plane.png")

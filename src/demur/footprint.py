@@ -7,17 +7,26 @@ embeddings and what autograd keeps are as the model's own code has them.
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
+import re
+import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from demur.fitted import Spent
+
+MIB = 2**20
+Made = TypeVar("Made")
 
 
 class Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -103,3 +112,43 @@ def resident() -> int:
     except (OSError, IndexError):
         return 0
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def metered(work: Callable[[], Made]) -> tuple[Made, Spent]:
+    """Do some work in this process; return what it made, and the time and memory that it took.
+
+    The peak of resident memory is the kernel's own (Linux), which is started anew: freed memory is given back first,
+    so that what the work takes of it counts.
+    """
+    before = _from_now()
+    known = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    held = torch.cuda.memory_allocated() if known else 0
+    if known:
+        torch.cuda.reset_peak_memory_stats()
+    wall, cpu = time.monotonic(), time.process_time()
+    made = work()
+    cpu, wall = time.process_time() - cpu, time.monotonic() - wall
+    most = _peak_resident() if before else 0
+    return made, Spent(
+        cpu_seconds=cpu,
+        wall_seconds=wall,
+        peak_mib=max(0, most - before) / MIB if most else None,
+        device_mib=(torch.cuda.max_memory_allocated() - held) / MIB if known else None,
+    )
+
+
+def _from_now() -> int:
+    """Start the peak of resident memory anew; return what is held now, 0 where the system has no such peak."""
+    gc.collect()
+    with suppress(OSError, AttributeError):  # another C library keeps what was freed
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+    except OSError:
+        return 0
+    return resident()
+
+
+def _peak_resident() -> int:
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
+    return int(found.group(1)) * 1024 if found else 0

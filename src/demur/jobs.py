@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from demur.cache import opened
 from demur.errors import ConfigError
 from demur.files import lock, read_json, read_rows
 from demur.fitting import examples
+from demur.footprint import metered
 from demur.generators.local import Local
 from demur.lm import LM
 from demur.measure import Progress, collect_prompts, measure
@@ -63,7 +63,7 @@ def fit_method(
         rows: what is fitted on, as far as the method looks at it (`registry.reads`).
         judges: judges of the answers; none means the cards' own.
         out: folder; answers go to `fit/` and `dev/` in it, the result to `intervention/`, with `fit.json` beside it:
-            the method, its settings and, where it is for comparison only, why.
+            the method, its settings, time and memory, and, where it is for comparison only, why.
         progress: told of every stage.
 
     Returns:
@@ -89,11 +89,11 @@ def fit_method(
             leaks.check(_stages(made, found, rows.test), out, allowed=rows.allow_overlap)
             for name in CHOICES:
                 (out / name).unlink(missing_ok=True)
-        started = time.process_time()
-        given = made.fit(lm, FitData(examples=tuple(found), judge=_judge(judges, found), out=out))
+        own = FitData(examples=tuple(found), judge=_judge(judges, found), out=out)
+        given, spent = metered(lambda: made.fit(lm, own))
         if rank == 0:
             given.save(out / "intervention")
-            fitted.write(out / "intervention", method, time.process_time() - started)
+            fitted.write(out / "intervention", method, spent)
     return out / "intervention", given.describe()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from typing import TYPE_CHECKING, Any, cast
 
 from demur import fitted
@@ -11,6 +10,7 @@ from demur import floor as safety
 from demur.assemble import build_benchmarks, build_judges
 from demur.files import fingerprint, write_json
 from demur.fitting import examples, outcomes
+from demur.footprint import metered
 from demur.interventions import load as load_intervention
 from demur.registry import reads
 from demur.select import correctness_kept
@@ -42,9 +42,9 @@ def choose_named(job: Job) -> tuple[str | None, str]:
     saved = job.out / name / "intervention"
     if not (saved / "intervention.json").is_file():
         job.tell(f"fit {part.name}", 0, 1)
-        started = time.process_time()
-        cast(Any, build("methods", part)).fit(job.lm, data).save(saved)
-        fitted.write(saved, part, time.process_time() - started)
+        made, spent = metered(lambda: cast(Any, build("methods", part)).fit(job.lm, data))
+        made.save(saved)
+        fitted.write(saved, part, spent)
         job.tell(f"fit {part.name}", 1, 1)
     intervention = load_intervention(saved)
     trial = job.measured(f"{name}/run", settings.validation, intervention, known=dev)
@@ -59,7 +59,7 @@ def choose_named(job: Job) -> tuple[str | None, str]:
     choice = str(part) if kept else None
     if kept:
         intervention.save(job.out / "intervention")
-        fitted.write(job.out / "intervention", part, fitted.cpu_seconds(saved))
+        fitted.write(job.out / "intervention", part, fitted.spent(saved))
     row: dict[str, Any] = {"id": str(part), "kind": part.name, "layer": part.settings.get("layer"), "screen": None}
     row |= {"judged": job.judged_rates(trial), "floor": {"passed": floor.passed, "text": floor.verdict}}
     write_json(job.out / "select.json", {"choice": choice, "reason": reason, **job.validation(dev), "trials": [row]})

@@ -23,6 +23,7 @@ from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
+from demur import full_rank, heads
 from demur.architectures import frame
 from demur.checkpoints import NAME, STAGING, publish
 from demur.losses import IGNORED
@@ -112,11 +113,21 @@ class _Whole:
         """Write none."""
 
 
-class _Dpo(_Whole, DPOTrainer):
+class _Headed(_Whole):
+    """A trainer of trl's that logs only what the head makes."""
+
+    def log(self: Any, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log without what `heads.UNREAD` names."""
+        for name in heads.UNREAD:
+            self._metrics["train"].pop(name, None)
+        super().log(logs, start_time)  # type: ignore[misc]
+
+
+class _Dpo(_Headed, DPOTrainer):
     pass
 
 
-class _Sft(_Whole, SFTTrainer):
+class _Sft(_Headed, SFTTrainer):
     pass
 
 
@@ -234,16 +245,12 @@ def build(
         chunked_logprob.TOKEN_CHUNK_SIZE = CPU_TOKENS
     if common["use_cpu"] and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         settings["ddp_backend"] = "gloo"
-    convolutions = any(type(m).__name__ == "Conv1D" for m in module.modules())
-    adapter = peft.LoraConfig(
-        r=how.rank,
-        lora_alpha=how.alpha,
-        lora_dropout=how.dropout,
-        target_modules=linear(module, how.blocks) if how.blocks else "all-linear",
-        fan_in_fan_out=convolutions,
-        task_type="CAUSAL_LM",
-    )
-    if not isinstance(objective, str):
+    adapter = _adapter(module, how)
+    if isinstance(objective, str):
+        made = _of_trl(lm, module, rows, objective, how, settings, adapter)
+        if common["use_cpu"]:
+            heads.put_on(made.model.get_base_model())
+    else:
         torch.manual_seed(how.seed)
         ready = "input_ids" in rows[0]
         made = Plugged(
@@ -253,7 +260,28 @@ def build(
             data_collator=collate if ready else padded,
         )
         made.plug, made.rows = objective, how.batch
-        return made
+    if how.rank == 0:
+        full_rank.start(made.model)
+    return made
+
+
+def _adapter(module: Any, how: How) -> peft.LoraConfig:
+    shape: dict[str, Any] = {"r": how.rank, "lora_alpha": how.alpha, "lora_dropout": how.dropout}
+    layers = linear(module, how.blocks or range(len(frame(module).blocks)))
+    if how.rank == 0:
+        most = full_rank.rank(module, layers)
+        shape = {"r": most, "lora_alpha": most, "lora_dropout": 0.0}
+    return peft.LoraConfig(
+        **shape,
+        target_modules=layers if how.blocks or how.rank == 0 else "all-linear",
+        fan_in_fan_out=any(type(m).__name__ == "Conv1D" for m in module.modules()),
+        task_type="CAUSAL_LM",
+    )
+
+
+def _of_trl(
+    lm: LM, module: Any, rows: Sequence[Row], objective: Objective, how: How, settings: dict[str, Any], adapter: Any
+) -> Any:
     data = datasets.Dataset.from_list([{k: v for k, v in row.items() if k != "kind"} for row in rows])
     given: dict[str, Any] = {"model": module, "processing_class": lm.tokenizer, "train_dataset": data}
     given["peft_config"] = adapter
@@ -263,8 +291,7 @@ def build(
     settings |= {"loss_type": ["sigmoid"], "beta": how.beta, "disable_dropout": how.dropout == 0}
     if objective == "dpo_sft":
         settings |= {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, how.sft_weight]}
-    config = DPOConfig(**settings)
-    return _Dpo(args=config, **given)
+    return _Dpo(args=DPOConfig(**settings), **given)
 
 
 def linear(module: Any, blocks: Sequence[int]) -> list[str]:

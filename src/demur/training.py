@@ -64,6 +64,7 @@ class How:
     """Rows that one process reads at a time, of like length; the rest of a batch is accumulated."""
     seed: int = 0
     rank: int = 16
+    """0 trains the weights of the linear layers themselves; `alpha` and `dropout` then play no part."""
     alpha: int = 32
     dropout: float = 0.05
     beta: float = 0.1
@@ -91,7 +92,7 @@ class How:
             ("epochs", self.epochs > 0, "above 0"),
             ("batch", self.batch >= 1, "at least 1"),
             ("at_once", self.at_once >= 1, "at least 1"),
-            ("rank", self.rank >= 1, "at least 1"),
+            ("rank", self.rank >= 0, "0 (the weights themselves) or more"),
             ("dropout", 0 <= self.dropout < 1, "at least 0 and below 1"),
             ("beta", self.beta > 0, "above 0"),
             ("checkpoints", self.checkpoints >= 1, "at least 1"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,12 +85,21 @@ def interventions(lm: LM) -> dict[str, Intervention]:
 
 
 @contextmanager
-def served(lm: LM, folder: Path, *, limits: Limits | None = None, placed: Any = None, **how: Any) -> Iterator[Running]:
-    """Serve a model with `interventions`, and end it."""
-    for name, intervention in interventions(lm).items():
+def served(
+    lm: LM,
+    folder: Path,
+    *,
+    limits: Limits | None = None,
+    placed: Any = None,
+    named: Mapping[str, Intervention] | None = None,
+    **how: Any,
+) -> Iterator[Running]:
+    """Serve a model with the interventions named, else with `interventions`, and end it."""
+    named = interventions(lm) if named is None else named
+    for name, intervention in named.items():
         if not (folder / name).exists():
             intervention.save(folder / name)
-    menu = menu_of(lm, [str(folder / name) for name in interventions(lm)], "tiny")
+    menu = menu_of(lm, [str(folder / name) for name in named], "tiny")
     service = service_of(lm, menu, limits or Limits(), placed)
     server = server_of(service, **how)
     ready = threading.Event()

@@ -35,6 +35,23 @@ def test_memory_that_is_alive_at_once_is_counted_once() -> None:
         assert footprint.peak(work)[0] == 60_000
 
 
+def test_time_and_the_most_memory_of_work_are_measured_whatever_was_freed_before() -> None:
+    size = 64 * 2**20
+    torch.ones(size)
+
+    def work() -> str:
+        for _ in range(2):
+            torch.ones(size // 4)
+        return "made"
+
+    made, spent = footprint.metered(work)
+    assert made == "made"
+    assert spent.peak_mib == pytest.approx(64, abs=8)
+    assert 0 < spent.cpu_seconds < 5
+    assert spent.wall_seconds > 0
+    assert spent.device_mib is None
+
+
 def test_sizes_by_hand() -> None:
     work = Work(prompts=20, prompt_tokens=30, new_tokens=50, rank=4, at_once=2)
     found = {n.stage: n for n in estimate("made", config(), work, CPU, torch.float32).needs}

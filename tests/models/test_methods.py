@@ -8,9 +8,11 @@ from demur.errors import ConfigError, DataError
 from demur.interventions import load
 from demur.interventions.wrapped import Wrapped
 from demur.methods._contrast import GROUPS, Contrast
+from demur.methods._trigger_spans import Spans
 from demur.settings import PartSpec, build
 from demur.types import Example, FitData, Prompt
 from tests.models import families
+from tests.models.adapters import same_elsewhere
 
 pytestmark = pytest.mark.torch
 
@@ -29,16 +31,17 @@ def data(each: int = 12) -> FitData:
     return FitData(examples=tuple(rows))
 
 
-SHORT = {"max_new_tokens": 8, "checkpoints": 1, "weaker": ()}
-REROUTED = {"layers": (1,), "steps": 2, "max_new_tokens": 8, "checkpoints": 1, "erase": 2, "retain": 2}
+SHORT = {"max_new_tokens": 8, "checkpoints": 1, "weaker": (), "rate": 1e-2}
+STEPS = {"layers": (1,), "steps": 2, "max_new_tokens": 8, "checkpoints": 1, "rate": 1e-2}
+REROUTED = {**STEPS, "erase": 2, "retain": 2}
 TRAINED = {
     **dict.fromkeys(("rass", "sft", "dpo", "stl", "stl_aug", "trigger_matched"), SHORT),
-    "actor": {"steps": 2, "rounds": 2, "batch": 6, "max_new_tokens": 8},
+    "actor": {"steps": 2, "rounds": 2, "batch": 6, "max_new_tokens": 8, "rate": 1e-2},
     "dcr": {**SHORT, "steps": 2, "refine_batch": 4},
     "circuit_breakers": REROUTED,
     "mosr": REROUTED,
     "x_boundary": {**REROUTED, "boundary": 1},
-    "repbend": {"layers": (1,), "steps": 2, "max_new_tokens": 8, "checkpoints": 1, "each": 2},
+    "repbend": {**STEPS, "each": 2},
 }
 """Methods that train, with settings that make them short."""
 UNFITTED = {
@@ -80,10 +83,11 @@ def settings(name: str) -> dict:
 
 
 @pytest.mark.parametrize(("name", "family"), FITS)
-def test_fit_saves_loads_and_describes_itself_equally(name, family, tmp_path):
+def test_fit_saves_loads_and_describes_itself_equally(name, family, tmp_path, monkeypatch):
     lm = families.lm(family)
-    if name in ("ignore_words", "trigger_matched"):
+    if name == "ignore_words":
         pytest.skip("a random model refuses nothing that leaving a word out could free: it has a test of its own")
+    monkeypatch.setattr(Spans, "of", lambda *given, **settings: Spans(by_language={"en": frozenset({"question"})}))
     fitted = build("methods", PartSpec(name, settings(name))).fit(lm, data())
     fitted.save(tmp_path / "it")
     again = load(tmp_path / "it")
@@ -91,6 +95,8 @@ def test_fit_saves_loads_and_describes_itself_equally(name, family, tmp_path):
     assert again.fingerprint() == fitted.fingerprint()
     if not isinstance(fitted, Wrapped):
         assert again.plan(lm).fingerprint == fitted.plan(lm).fingerprint
+    if name in TRAINED and family == "llama":
+        same_elsewhere(lm, again, tmp_path / "it")
 
 
 @pytest.mark.parametrize("name", UNFITTED)

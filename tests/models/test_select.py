@@ -181,7 +181,7 @@ def test_a_named_method_is_fitted_and_tested_only_where_it_may_be(tmp_path):
     assert f"→ {100 * answered.value:.1f} % [" in page
     assert "missed: harmful" in page
     assert "0 of 2" in page
-    assert "| price (nats per token) | fit (CPU s) |" in page
+    assert "| price (nats per token) | fit (CPU s) | fit, peak (MiB) |" in page
     assert (tmp_path / "plane.png").read_bytes()[:4] == b"\x89PNG"
 
 

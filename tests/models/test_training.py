@@ -18,8 +18,9 @@ from typing import Any
 import datasets
 import pytest
 import torch
+from trl.trainer.utils import add_fused_lm_head
 
-from demur import losses
+from demur import heads, losses
 from demur.checkpoints import found
 from demur.errors import ConfigError, ModelError
 from demur.interventions.adapter import Adapter
@@ -27,7 +28,7 @@ from demur.lm import attach
 from demur.lora import Lora
 from demur.responses import Pair, export
 from demur.thirdparty import quiet
-from demur.training import How, completion, order, preference, train
+from demur.training import How, completion, order, preference, shared_copy, train
 from demur.types import Prompt
 from tests.models.families import lm
 
@@ -98,6 +99,46 @@ def test_a_loss_handed_in_gives_about_what_trl_gives(tmp_path: Path) -> None:
     assert ours.losses == pytest.approx(theirs.losses, rel=5e-3)  # trl's mean is over tokens, ours over rows
 
 
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
+def test_the_head_on_a_cpu_gives_what_trls_gives(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = shared_copy(lm(family)).requires_grad_(True)
+    add_fused_lm_head(model)
+    ids = torch.randint(0, 250, (3, 9), generator=torch.Generator().manual_seed(0))
+    labels = torch.full_like(ids, losses.IGNORED)
+    labels[0, 4:7], labels[1, 6:] = ids[0, 4:7], ids[1, 6:]  # the third row is not trained on
+
+    def made() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        given = model(input_ids=ids, labels=labels, fused_lm_head=True)
+        into = next(p for name, p in model.named_parameters() if "mlp" in name)
+        (grad,) = torch.autograd.grad(given.log_probs.sum(), into)
+        return given.log_probs, given.label_mask, grad
+
+    theirs = made()
+    heads.put_on(model)
+    asked: list[int] = []
+    monkeypatch.setattr(heads, "scored", lambda *given, own=heads.scored: asked.append(len(given[2])) or own(*given))
+    torch.testing.assert_close(made(), theirs)
+    assert asked == [5]  # places 3 to 5 and 5 to 7
+    plain = model(input_ids=ids, labels=labels)
+    assert plain.logits.shape[:2] == ids.shape
+    assert plain.loss.item() == pytest.approx(-theirs[0].sum().item() / 6, rel=1e-5)
+    monkeypatch.setattr(heads, "MOST", 5)
+    torch.testing.assert_close(made(), theirs)
+    assert asked == [5]
+
+
+def test_a_training_on_a_cpu_has_that_head_and_logs_nothing_it_does_not_make(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(heads, "scored", lambda *given, own=heads.scored: asked.append(1) or own(*given))
+    done = train(lm("llama"), PREFERENCES, tmp_path, objective="dpo_sft", how=HOW)
+    assert len(asked) == 2 * len(done.losses)  # once now, once with the adapter off
+    log = json.loads((done.checkpoints[-1].folder / "trainer_state.json").read_text())["log_history"]
+    assert {"loss", "grad_norm", "rewards/accuracies"} <= log[0].keys()
+    assert not set(heads.UNREAD) & log[0].keys()
+
+
 def test_only_whole_checkpoints_are_resumed_and_give_the_same_losses(tmp_path: Path) -> None:
     whole = train(lm("llama"), PREFERENCES, tmp_path / "whole", how=HOW)
     shutil.copytree(tmp_path / "whole", tmp_path / "torn")
@@ -124,7 +165,12 @@ def test_a_loss_that_is_not_finite_ends_the_training_before_it_is_saved(tmp_path
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"rate": 0.0}, "rate is 0.0"), ({"dropout": 1.0}, "dropout is 1.0"), ({"batch": 0}, "batch")],
+    [
+        ({"rate": 0.0}, "rate is 0.0"),
+        ({"rank": -1}, "rank is -1"),
+        ({"dropout": 1.0}, "dropout is 1.0"),
+        ({"batch": 0}, "batch"),
+    ],
 )
 def test_settings_that_make_no_sense_are_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
@@ -136,8 +182,6 @@ def test_exported_rows_load_in_datasets_and_train_in_plain_trl(tmp_path: Path) -
     from trl.trainer.dpo_trainer import DPOTrainer
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
-
-    from demur.training import shared_copy
 
     pairs = [Pair(prompt=p, role="benign", chosen="yes, so", rejected="no") for p in PROMPTS[:4]]
     export([*pairs, Pair(prompt=PROMPTS[5], role="general", chosen="only sft")], tmp_path / "data")
@@ -172,6 +216,8 @@ torch.set_num_threads(1)
 out, objective, steps, nap = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
 rows = COMPLETIONS if objective == "sft" else PREFERENCES
 how = replace(HOW, epochs=steps / 2, checkpoints=max(2, steps // 2))
+if objective == "weights":
+    objective, how = "dpo", replace(how, rank=0, rate=1e-3)
 if objective == "stream":
     from tests.models import test_representation as stream
     rows, objective = stream.course(stream.parts(), steps), stream.parted()
@@ -210,7 +256,7 @@ def curve(out: Path, *words: Any, **named: Any) -> list[float]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("objective", ["sft", "dpo", "stream"])
+@pytest.mark.parametrize("objective", ["sft", "dpo", "stream", "weights"])
 def test_two_processes_train_to_the_losses_of_one(objective: str, tmp_path: Path) -> None:
     one = curve(tmp_path / "one", objective)
     two = curve(tmp_path / "two", objective, processes=2)

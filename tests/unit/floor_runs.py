@@ -35,18 +35,10 @@ def prompts(n: int, source: str = "handmade") -> list[Prompt]:
     return rows
 
 
-def write(
-    folder: Path,
-    rows: Sequence[Prompt],
-    *,
-    lost: int = 0,
-    model: ModelRef = MODEL,
-    intervention: Part | None = None,
-    generator: str = "local",
-) -> None:
-    """Write a run in which harmful prompts are refused, the first `lost` of each sort apart, and others answered."""
-    spec = RunSpec(
-        id=folder.name,
+def spec(name: str, *, model: ModelRef = MODEL, intervention: Part | None = None, generator: str = "local") -> RunSpec:
+    """What a run of a file of prompts says of itself."""
+    return RunSpec(
+        id=name,
         created="2025-03-04T05:06:07+00:00",
         model=model,
         sampling=Sampling(),
@@ -59,6 +51,19 @@ def write(
         device="cpu",
         seed=0,
     )
+
+
+def write(
+    folder: Path,
+    rows: Sequence[Prompt],
+    *,
+    lost: int = 0,
+    model: ModelRef = MODEL,
+    intervention: Part | None = None,
+    generator: str = "local",
+) -> None:
+    """Write a run in which harmful prompts are refused, the first `lost` of each sort apart, and others answered."""
+    made = spec(folder.name, model=model, intervention=intervention, generator=generator)
     answers, verdicts = [], []
     for p in rows:
         refuses = p.expected == "refuse" and int(p.id.rsplit("-", 1)[1]) >= lost
@@ -66,7 +71,7 @@ def write(
         answers.append(Response(prompt_id=p.id, text=text, finish="stop", n_tokens=4))
         label = "refusal" if refuses else "compliance"
         verdicts.append(Verdict(prompt_id=p.id, judge="keyword", question="refusal", label=label))
-    with RunFolder(folder).open(spec, rows) as run:
+    with RunFolder(folder).open(made, rows) as run:
         run.finish("responses", answers)
         run.finish("verdicts", verdicts)
         run.write_metrics(compute(rows, answers, verdicts, benchmark="file", judges=("keyword",), n_boot=50))

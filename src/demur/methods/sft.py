@@ -37,7 +37,7 @@ class Sft:
     batch: int = 32
     """Rows per update, over all processes."""
     rank: int = 16
-    """Rank of the adapter, on every linear layer of the blocks."""
+    """Rank of the adapter, on every linear layer of the blocks; 0 trains the weights themselves."""
     alpha: int = 32
     """The adapter's change is multiplied by alpha / rank."""
     dropout: float = 0.05

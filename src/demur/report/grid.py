@@ -25,7 +25,7 @@ COLUMNS = (
 )
 """Metric, slice, what the benchmark's name holds beside the first's, and the title."""
 FREED = "freed right"
-COSTS = {"price_kl": "price (nats per token)", "cpu_seconds": "fit (CPU s)"}
+COSTS = {"price_kl": "price (nats per token)", "cpu_seconds": "fit (CPU s)", "peak_mib": "fit, peak (MiB)"}
 PLANE = "plane.png"
 
 
@@ -37,7 +37,7 @@ class Row:
     rates: dict[str, tuple[Rate | None, Rate | None]]
     """Before and after, by title; what is known of the answers that were freed stands under `FREED`, after alone."""
     costs: dict[str, float]
-    """By title: what is known of the price and of the time to fit."""
+    """By title: what is known of the price, and of time and memory to fit."""
     floor: str
     chosen: str
     why: str
@@ -133,7 +133,8 @@ def _notes(rows: Sequence[Row]) -> list[str]:
 
 def _costs(folder: Path) -> dict[str, float]:
     priced = read_json(folder / "price.json") if (folder / "price.json").is_file() else {}
-    known = {"price_kl": priced.get("price_kl"), "cpu_seconds": fitted.cpu_seconds(folder / "intervention")}
+    spent = fitted.spent(folder / "intervention")
+    known = {"price_kl": priced.get("price_kl"), "cpu_seconds": spent.cpu_seconds, "peak_mib": spent.peak_mib}
     return {COSTS[name]: value for name, value in known.items() if value is not None}
 
 
