@@ -18,6 +18,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from demur.chats import Encoded
 from demur.chats import Thinking as Think
 from demur.decoding import decode
+from demur.errors import ConfigError
 from demur.lm import LM
 from demur.plan import Plan
 from demur.residuals import batches
@@ -35,7 +36,7 @@ PROMPT = "demur_prompt"
 
 
 class Harness(TemplateLM):  # type: ignore[misc]
-    """An lm-eval model over an `LM` with a plan, or with what is attached; weights that a plan edits are swapped by call."""
+    """An lm-eval model over an `LM` with a plan (None: what is attached); edited weights are swapped in by call."""
 
     def __init__(self, lm: LM, plan: Plan | None = None) -> None:
         super().__init__()
@@ -44,7 +45,7 @@ class Harness(TemplateLM):  # type: ignore[misc]
         self.chats = lm.chats
         self.known = lm
         self.lm = copy.copy(lm)
-        self.lm.chats = _Raw(self.tok_encode)  # type: ignore[assignment]
+        self.lm.chats = _Raw(self.tok_encode, lm.chats.harmony)  # type: ignore[assignment]
         self.chatting = False
 
     @property
@@ -87,6 +88,7 @@ class Harness(TemplateLM):  # type: ignore[misc]
         self, requests: Sequence[tuple[Any, list[int], list[int]]], disable_tqdm: bool = False, **_: Any
     ) -> list[tuple[float, bool]]:
         """Return, for each (texts, context, continuation), the continuation's log-probability and if it is greedy."""
+        _sayable(self.plan)
         rows = []
         for _texts, context, continuation in requests:
             ids = (*context, *continuation)[-self.max_length :]
@@ -179,13 +181,24 @@ class _Raw:
     """Stands for a model's chats where the text is rendered already."""
 
     tokenise: Any
+    harmony: bool
     room: int = LONGEST
 
-    def encode(
-        self, prompts: Sequence[Prompt], *, system: str | None = None, prefill: str = "", thinking: Think = "auto"
-    ) -> list[Encoded]:
+    def tell(
+        self, prompts: Sequence[Prompt], plan: Plan, *, prefill: str = "", thinking: Think = "auto"
+    ) -> list[dict[int, Encoded]]:
+        _sayable(plan)
         made = [tuple(self.tokenise(p.text))[-self.room :] for p in prompts]
-        return [Encoded(ids, len(ids), len(ids)) for ids in made]
+        return [{0: Encoded(ids, len(ids), len(ids))} for ids in made]
+
+
+def _sayable(plan: Plan) -> None:
+    """Check that a plan asks for no other wording of the prompt than the one that lm-eval has rendered."""
+    if plan.mixes or plan.soft_tokens or any(gate.probe and gate.probe.branch for gate in plan.gates):
+        raise ConfigError(
+            "the intervention words the prompt in a second way (a branch or soft tokens), and lm-eval gives a text "
+            "that is rendered already; tasks of `demur benchmarks lm-eval`, asked as chats, can be run with it"
+        )
 
 
 def _sampling(settings: dict[str, Any]) -> Sampling:

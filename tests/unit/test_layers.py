@@ -18,6 +18,7 @@ ROOT = Path(demur.__file__).parent
 ABOVE_THE_LINE = {
     "", "addresses", "agreement", "answers", "assemble", "attacks", "background", "benchmarks", "blocks", "cache",
     "causes", "checks", "cli", "comparison", "convert", "correction", "counted", "dedup", "differences", "doctor",
+    "ecosystem",
     "embeddings", "errors", "files", "finishes", "fitted", "flips", "floor", "floor_records", "generators", "judges",
     "labelled", "labelling", "languages", "leaks", "measure", "metrics", "mining", "modifiers", "opening", "paired",
     "pairs", "pairwise",

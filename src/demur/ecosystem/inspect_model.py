@@ -71,7 +71,7 @@ class DemurAPI(ModelAPI):
         super().__init__(model_name, base_url, api_key, [], config)
         self.thinking = str(model_args.pop("thinking", "auto"))
         self.generator = generator_of(model_name, model_args)
-        self.ask = Gathered(lambda asked: answers(self.generator, asked))
+        self.ask: Gathered[Asked, list[Response]] = Gathered(lambda asked: answers(self.generator, asked))
         self.times: Counter[Asked] = Counter()
 
     async def generate(

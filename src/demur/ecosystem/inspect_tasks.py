@@ -24,7 +24,7 @@ from demur import metrics
 from demur.counted import codes, mean
 from demur.ecosystem.gathering import Gathered
 from demur.ecosystem.inspect_model import KEY
-from demur.ecosystem.judging import Judged, bench_of, begun, prompts_of
+from demur.ecosystem.judging import Judged, begun, bench_of, prompts_of
 from demur.settings import PartSpec
 from demur.types import Finish, Item, Prompt, Response, Sampling, from_json, to_json
 

@@ -6,8 +6,6 @@ lm-eval finds models by a table of its own, which no entry point reaches; this a
 
 from __future__ import annotations
 
-import sys
-
 MODEL = "demur"
 TARGET = "demur.ecosystem.lm_eval_model:DemurLM"
 
@@ -37,4 +35,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

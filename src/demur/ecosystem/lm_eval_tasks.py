@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from demur.ecosystem import lm_eval
-from demur.ecosystem.judging import Bench, bench_of, begun, prompts_of
+from demur.ecosystem.judging import Bench, begun, bench_of, prompts_of
 from demur.errors import ConfigError
 from demur.types import Item, Prompt, Response, from_json, to_json
 

@@ -28,7 +28,8 @@ RATES = {
 }
 """The rates of `demur.metrics`, and whether more is better."""
 
-TASK = """# {benchmark}, judged by {judge}: lm_eval run --model demur --tasks {name} --include_path FOLDER --apply_chat_template
+TASK = """# {benchmark}, judged by {judge}
+# lm_eval run --model demur --model_args model=organism --tasks FOLDER --apply_chat_template
 task: {name}
 custom_dataset: !function demur.ecosystem.lm_eval_tasks.rows
 dataset_kwargs: {{benchmark: {part}, judge: {judged_by}}}
