@@ -158,7 +158,7 @@ def test_an_lm_eval_run_gives_the_rows_and_rates_of_measure(
     from demur.ecosystem.lm_eval import register
 
     register()
-    monkeypatch.setattr(lm_eval.evaluator, "add_env_info", lambda results: None)  # seconds, about the machine alone
+    monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)  # seconds, about the machine alone
     task_folder.write([PART], tmp_path)
     manager = TaskManager(include_path=str(tmp_path), include_defaults=False)
     for side, what in zip(SIDES, ({}, {"intervention": str(folder)}), strict=True):
@@ -209,7 +209,6 @@ metric_list:
 
 @needs_lm_eval
 def test_edited_weights_act_once_on_generated_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import lm_eval
     from lm_eval.api.instance import Instance
 
     from demur.capability import Tasks, capability
@@ -218,7 +217,7 @@ def test_edited_weights_act_once_on_generated_tasks(tmp_path: Path, monkeypatch:
     from tests.models.families import lm
     from tests.models.test_interventions import adapter
 
-    monkeypatch.setattr(lm_eval.evaluator, "add_env_info", lambda results: None)
+    monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
     model = lm("llama")
     what, how = adapter(model, 0.7), {"until": [], "max_gen_toks": 8}
     asked = [Instance("generate_until", {}, (f"abc {i}", how), 0) for i in range(3)]
