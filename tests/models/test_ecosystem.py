@@ -291,4 +291,4 @@ def test_both_command_lines_find_demur_by_themselves(folder: Path, tmp_path: Pat
             [str(scripts / script), *given], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
-        assert "answered_rate" in done.stdout
+        assert "held_rate" in done.stdout, "the first prompts of the world are harmful ones"
