@@ -71,6 +71,29 @@ def measurement(
     """
     chosen = build_benchmarks(benchmarks)
     judged = build_judges(judges, chosen)
+    part, made, attached = answering(model=model, generator=generator, intervention=intervention, guard=guard)
+    ref = getattr(made, "ref", None)
+    return Measurement(
+        model=ref() if ref else ModelRef(id=spec(generator).name),
+        benchmarks=chosen,
+        judges=judged,
+        generator=(part, made),
+        sampling=sampling,
+        intervention=attached,
+    )
+
+
+def answering(
+    *,
+    model: str = "",
+    generator: str | PartSpec = "local",
+    intervention: Path | None = None,
+    guard: str | PartSpec = "",
+) -> tuple[Part, Generator, Part | None]:
+    """Build what answers prompts: a generator's record and instance, and the record of the intervention that acts.
+
+    Arguments and errors as for `measurement`.
+    """
     around = None if intervention is None else wrapper(intervention, spec(generator))
     wanted = generator_part(generator, model=model, intervention=None if around else intervention)
     made = cast(Generator, build("generators", wanted))
@@ -79,15 +102,8 @@ def measurement(
     if guard:
         front = {"generator": made, "guard": build("judges", spec(guard))}
         made = cast(Generator, build("generators", PartSpec("guarded", front)))
-    ref = getattr(made, "ref", None)
-    return Measurement(
-        model=ref() if ref else ModelRef(id=wanted.name),
-        benchmarks=chosen,
-        judges=judged,
-        generator=(part_of("generators", made), made),
-        sampling=sampling,
-        intervention=saved_intervention(intervention) if around and intervention else _attached(made),
-    )
+    attached = saved_intervention(intervention) if around and intervention else _attached(made)
+    return part_of("generators", made), made, attached
 
 
 def wrapper(intervention: Path, generator: PartSpec) -> PartSpec | None:

@@ -17,7 +17,6 @@ import numpy as np
 
 from demur import registry, stats
 from demur.errors import ConfigError, DataError, Unavailable
-from demur.weights import edits_of, swapped
 
 if TYPE_CHECKING:
     from demur.lm import LM
@@ -160,7 +159,6 @@ def _scores(lm: LM, tasks: Tasks, intervention: Intervention | None) -> Scores:
 
     from demur.harness import Harness
 
-    plan = lm.plan_of(intervention)
     own = str(tasks.folder) if tasks.folder else None
     manager = TaskManager(include_path=own, include_defaults=own is None)
     if own and not set(tasks.names) <= set(manager.all_tasks):
@@ -173,18 +171,17 @@ def _scores(lm: LM, tasks: Tasks, intervention: Intervention | None) -> Scores:
     level = quiet.level
     quiet.setLevel(logging.ERROR)
     try:
-        with swapped(lm, edits_of(plan) if intervention is not None else []):
-            results: Any = lm_eval.simple_evaluate(
-                model=Harness(lm, plan),
-                tasks=list(tasks.names),
-                task_manager=manager,
-                num_fewshot=tasks.fewshot,
-                limit=tasks.limit,
-                apply_chat_template=tasks.chat,
-                fewshot_as_multiturn=tasks.chat and bool(tasks.fewshot),
-                log_samples=True,
-                bootstrap_iters=0,
-            )
+        results: Any = lm_eval.simple_evaluate(
+            model=Harness(lm, None if intervention is None else lm.plan_of(intervention)),
+            tasks=list(tasks.names),
+            task_manager=manager,
+            num_fewshot=tasks.fewshot,
+            limit=tasks.limit,
+            apply_chat_template=tasks.chat,
+            fewshot_as_multiturn=tasks.chat and bool(tasks.fewshot),
+            log_samples=True,
+            bootstrap_iters=0,
+        )
     except (OSError, ConnectionError) as error:
         raise Unavailable(f"the data of {', '.join(tasks.names)} cannot be read: {error}") from None
     finally:

@@ -1,12 +1,13 @@
 """The model as lm-eval sees it: every token goes through demur's own forward pass, so that interventions act.
 
-Needs the extra `eval`. Nothing but `capability` imports this file.
+Needs the extra `eval`. Imported by `capability`, and by `ecosystem.lm_eval_model`, which lm-eval finds by name.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,29 +15,37 @@ import torch
 from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from demur.chats import Encoded, Thinking
+from demur.chats import Encoded
+from demur.chats import Thinking as Think
 from demur.decoding import decode
+from demur.errors import ConfigError
 from demur.lm import LM
 from demur.plan import Plan
 from demur.residuals import batches
-from demur.types import Prompt, Sampling
+from demur.thinking import Thinking, think
+from demur.types import Prompt, Response, Sampling, from_json
+from demur.weights import edits_of, swapped
 
 BATCH_TOKENS = 4096
 LONGEST = 4096
 """Tokens of context at most, where a model allows more."""
 ANSWER = 256
 """Tokens of an answer where the task says none."""
+PROMPT = "demur_prompt"
+"""The field of a task's row that holds a demur prompt, as JSON."""
 
 
 class Harness(TemplateLM):  # type: ignore[misc]
-    """An lm-eval model over an `LM` with whatever plan it is given."""
+    """An lm-eval model over an `LM` with a plan (None: what is attached); edited weights are swapped in by call."""
 
     def __init__(self, lm: LM, plan: Plan | None = None) -> None:
         super().__init__()
-        self.plan = plan or Plan()
+        self.what = plan
+        self.plan = lm.plan_of(plan)
         self.chats = lm.chats
+        self.known = lm
         self.lm = copy.copy(lm)
-        self.lm.chats = _Raw(self.tok_encode)  # type: ignore[assignment]
+        self.lm.chats = _Raw(self.tok_encode, lm.chats.harmony)  # type: ignore[assignment]
         self.chatting = False
 
     @property
@@ -79,6 +88,7 @@ class Harness(TemplateLM):  # type: ignore[misc]
         self, requests: Sequence[tuple[Any, list[int], list[int]]], disable_tqdm: bool = False, **_: Any
     ) -> list[tuple[float, bool]]:
         """Return, for each (texts, context, continuation), the continuation's log-probability and if it is greedy."""
+        _sayable(self.plan)
         rows = []
         for _texts, context, continuation in requests:
             ids = (*context, *continuation)[-self.max_length :]
@@ -86,10 +96,11 @@ class Harness(TemplateLM):  # type: ignore[misc]
             rows.append(Encoded(ids, start, start))
         order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
         found: list[tuple[float, bool]] = [(0.0, True)] * len(rows)
-        for run in batches([len(rows[i].ids) for i in order], BATCH_TOKENS):
-            chosen = [order[i] for i in run]
-            for i, scored in zip(chosen, self._scores([rows[i] for i in chosen]), strict=True):
-                found[i] = scored
+        with swapped(self.lm, edits_of(self.plan) if self.what is not None else []):
+            for run in batches([len(rows[i].ids) for i in order], BATCH_TOKENS):
+                chosen = [order[i] for i in run]
+                for i, scored in zip(chosen, self._scores([rows[i] for i in chosen]), strict=True):
+                    found[i] = scored
         return found
 
     def _scores(self, rows: Sequence[Encoded]) -> list[tuple[float, bool]]:
@@ -119,19 +130,50 @@ class Harness(TemplateLM):  # type: ignore[misc]
         return found
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-        """Answer each (text, settings), cut before the first of its stop strings."""
+        """Answer each (text, settings), cut before the first of its stop strings.
+
+        Where the text is what the template makes of a demur prompt, that prompt is answered, as `demur measure` does.
+        """
         answers = [""] * len(requests)
-        alike: dict[Sampling, list[int]] = {}
+        alike: dict[tuple[Sampling, bool], dict[int, Prompt]] = {}
         for i, request in enumerate(requests):
-            alike.setdefault(_sampling(request.args[1]), []).append(i)
-        for how, chosen in alike.items():
+            prompt = self._known(request)
+            raw = Prompt(id=str(i), text=request.args[0], expected=None, source="lm-eval")
+            alike.setdefault((_sampling(request.args[1]), prompt is not None), {})[i] = prompt or raw
+        for (how, known), asked in alike.items():
             room = max(self.max_length - how.max_new_tokens, 1)
             self.lm.chats.room = room  # type: ignore[attr-defined]
-            asked = [Prompt(id=str(i), text=requests[i].args[0], expected=None, source="lm-eval") for i in chosen]
-            for response in decode(self.lm, asked, how, self.plan):
-                i = int(response.prompt_id)
-                answers[i] = _cut(response.text, requests[i].args[1].get("until") or [])
+            places: dict[str, list[int]] = {}
+            for i, prompt in asked.items():
+                places.setdefault(prompt.id, []).append(i)
+            unique = [asked[first] for first, *_ in places.values()]
+            answered = think(self.known, unique, how, Thinking(), self.what) if known else None
+            for response in answered or decode(self.lm, unique, how, self.what):
+                for i in places[response.prompt_id]:
+                    text = _cut(response.text, requests[i].args[1].get("until") or [])
+                    answers[i] = Answer(text, response) if known and text == response.text else text
         return answers
+
+    def _known(self, request: Any) -> Prompt | None:
+        """Return the demur prompt behind a request, None where there is none or its text is not what is asked."""
+        doc = getattr(request, "doc", None)
+        if not isinstance(doc, Mapping) or PROMPT not in doc:
+            return None
+        prompt = from_json(Prompt, json.loads(doc[PROMPT]), where="a task's row")
+        said = self.chats.render(prompt, system=self.plan.system) + prompt.get("prefill")
+        return prompt if said == request.args[0] else None
+
+
+class Answer(str):
+    """The text of an answer, and the answer itself: how it ended is more than lm-eval asks for."""
+
+    response: Response
+
+    def __new__(cls, text: str, response: Response) -> Answer:
+        """Return the text with its response."""
+        made = super().__new__(cls, text)
+        made.response = response
+        return made
 
 
 @dataclass(eq=False)
@@ -139,13 +181,24 @@ class _Raw:
     """Stands for a model's chats where the text is rendered already."""
 
     tokenise: Any
+    harmony: bool
     room: int = LONGEST
 
-    def encode(
-        self, prompts: Sequence[Prompt], *, system: str | None = None, prefill: str = "", thinking: Thinking = "auto"
-    ) -> list[Encoded]:
+    def tell(
+        self, prompts: Sequence[Prompt], plan: Plan, *, prefill: str = "", thinking: Think = "auto"
+    ) -> list[dict[int, Encoded]]:
+        _sayable(plan)
         made = [tuple(self.tokenise(p.text))[-self.room :] for p in prompts]
-        return [Encoded(ids, len(ids), len(ids)) for ids in made]
+        return [{0: Encoded(ids, len(ids), len(ids))} for ids in made]
+
+
+def _sayable(plan: Plan) -> None:
+    """Check that a plan asks for no other wording of the prompt than the one that lm-eval has rendered."""
+    if plan.mixes or plan.soft_tokens or any(gate.probe and gate.probe.branch for gate in plan.gates):
+        raise ConfigError(
+            "the intervention words the prompt in a second way (a branch or soft tokens), and lm-eval gives a text "
+            "that is rendered already; tasks of `demur benchmarks lm-eval`, asked as chats, can be run with it"
+        )
 
 
 def _sampling(settings: dict[str, Any]) -> Sampling:

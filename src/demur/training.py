@@ -29,10 +29,10 @@ import torch
 from torch import Tensor, nn
 
 from demur.checkpoints import Checkpoint, found, publish
+from demur.ecosystem.trl_rows import completion, preference
 from demur.errors import ConfigError, ModelError
 from demur.files import fingerprint, read_json, write_json
 from demur.thirdparty import quiet
-from demur.types import Prompt
 
 if TYPE_CHECKING:
     from demur.lm import LM
@@ -129,26 +129,6 @@ def wait() -> None:
         from accelerate import PartialState
 
         PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1)).wait_for_everyone()
-
-
-def preference(prompt: Prompt, chosen: str, rejected: str) -> dict[str, Any]:
-    """Return a row in trl's conversational preference format."""
-    return {"prompt": _messages(prompt), "chosen": _said(chosen), "rejected": _said(rejected), "kind": prompt.kind}
-
-
-def completion(prompt: Prompt, answer: str) -> dict[str, Any]:
-    """Return a row in trl's conversational prompt-completion format."""
-    return {"prompt": _messages(prompt), "completion": _said(answer), "kind": prompt.kind}
-
-
-def _messages(prompt: Prompt) -> list[dict[str, str]]:
-    system = [("system", prompt.system)] if prompt.system else []
-    turns = [*system, *prompt.history, (prompt.role, prompt.text)]
-    return [{"role": role, "content": text} for role, text in turns]
-
-
-def _said(text: str) -> list[dict[str, str]]:
-    return [{"role": "assistant", "content": text}]
 
 
 def order(kinds: Sequence[str], how: How) -> list[int]:

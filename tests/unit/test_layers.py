@@ -18,10 +18,11 @@ ROOT = Path(demur.__file__).parent
 ABOVE_THE_LINE = {
     "", "addresses", "agreement", "answers", "assemble", "attacks", "background", "benchmarks", "blocks", "cache",
     "causes", "checks", "cli", "comparison", "convert", "correction", "counted", "dedup", "differences", "doctor",
-    "embeddings", "engines", "errors", "files", "finishes", "fitted", "flips", "floor", "floor_records", "generators",
-    "judges", "labelled", "labelling", "languages", "leaks", "measure", "metrics", "mining", "modifiers", "opening",
-    "paired", "pairs", "pairwise", "reasoning", "recipes", "records", "registry", "report", "results", "serving",
-    "settings", "sides", "sketches", "stats", "suites", "triage", "types", "verify", "world",
+    "ecosystem", "embeddings", "engines", "errors", "files", "finishes", "fitted", "flips", "floor",
+    "floor_records", "generators", "judges", "labelled", "labelling", "languages", "leaks", "measure", "metrics",
+    "mining", "modifiers", "opening", "paired", "pairs", "pairwise", "reasoning", "recipes", "records", "registry",
+    "report", "results", "serving", "settings", "sides", "sketches", "stats", "suites", "triage", "types", "verify",
+    "world",
 }  # fmt: skip
 """Modules and folders that import no torch; a file in them that needs an extra says so in EXTRA."""
 

@@ -21,6 +21,8 @@ def register(app: typer.Typer) -> None:
     verb.callback()(lambda: None)
     text = "Build a benchmark from mined folders: benign prompts near several boundaries, with twins."
     verb.command("build", help=text)(_build)
+    text = "Write benchmarks as a folder of lm-eval tasks, judged by demur."
+    verb.command("lm-eval", help=text)(_lm_eval)
 
     @verb.command(help="Count what sets of prompts share, exactly and nearly; no texts are shown.")
     def overlap(
@@ -79,6 +81,25 @@ def _build(
     else:
         table("card", ("field", "value"), [[k, str(v)] for k, v in to_json(card).items() if v])
         table("use it", ("command",), [[f"demur measure --benchmark built:path={out}"]])
+
+
+def _lm_eval(
+    parts: list[str] = typer.Argument(..., metavar="PART…", help="Benchmarks, as in `world:split=test,limit=200`."),
+    out: Path = typer.Option(..., help="Folder of the tasks, for lm_eval's --include_path or --tasks."),
+    judge: str = typer.Option("", help="A part [default: the card's]."),
+    max_new_tokens: int = typer.Option(512, min=1, help="Longest answer, in tokens."),
+    as_json: bool = typer.Option(False, "--json", help="Print the tasks as JSON."),
+) -> None:
+    """Write benchmarks as lm-eval tasks."""
+    from demur.ecosystem.task_folder import write
+
+    files = write(parts, out, judge=judge, max_new_tokens=max_new_tokens)
+    if as_json:
+        emit_json({name: str(path) for name, path in files.items()})
+        return
+    table("tasks", ("task", "file"), [[name, str(path)] for name, path in files.items()])
+    command = f"lm_eval run --model demur --model_args model=organism --tasks {out} --apply_chat_template"
+    table("use them", ("command",), [[command]])
 
 
 def _prompts(parts: list[str]) -> list[tuple[str, list[Prompt]]]:

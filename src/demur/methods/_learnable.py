@@ -6,12 +6,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from demur.ecosystem.trl_rows import fault
 from demur.errors import DataError
 from demur.files import read_lines
 from demur.responses import Dropped, Made, Pair, Role
 from demur.types import Example, Prompt, from_json
-
-WANTED = {"comply": ("compliance",), "refuse": ("refusal",)}
 
 
 def rows(path: Path) -> list[Example]:
@@ -59,24 +58,12 @@ def learnable(examples: Iterable[Example], *, paired: bool) -> Made:
         if e.split != "fit":
             continue
         role = _role(e.prompt)
-        reason = _reason(e, paired)
+        reason = fault(e, paired)
         if reason:
             made.dropped.append(Dropped(prompt=e.prompt, role=role, reason=reason))
         else:
             made.pairs.append(Pair(prompt=e.prompt, role=role, chosen=e.answer, rejected=e.rejected if paired else ""))
     return made
-
-
-def _reason(e: Example, paired: bool) -> str:
-    if not e.answer:
-        return "there is no answer to learn"
-    if paired and not e.rejected:
-        return "there is no answer to unlearn"
-    if e.prompt.get("prefill") or e.prompt.get("chat"):
-        return "the prompt begins the answer itself or swaps the chat template, which trl's formats cannot say"
-    if e.label is not None and e.label not in WANTED.get(e.prompt.expected or "", (e.label,)):
-        return f"the answer is a {e.label}, and {e.prompt.expected} is expected"
-    return ""
 
 
 def _role(prompt: Prompt) -> Role:
