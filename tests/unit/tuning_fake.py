@@ -25,7 +25,10 @@ def worth(point: Point) -> Scores:
     """Answers rise with scale and layer, and so do the price and what is lost."""
     push = point.scale * (1 + 0.1 * int(point.settings.get("layer", 2)))
     return Scores(
-        answered=min(1.0, 0.5 + 0.2 * push), price=0.01 * push**2, constraints={"held": push - 1.2}, facts={"push": push}
+        answered=min(1.0, 0.5 + 0.2 * push),
+        price=0.01 * push**2,
+        constraints={"held": push - 1.2},
+        facts={"push": push},
     )
 
 

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from demur import registry
 from demur.errors import ConfigError
-from demur.settings import PartSpec, check
+from demur.settings import PartSpec, check, parse_part
 
 SCALE = "scale"
 CANDIDATE = "candidate"
@@ -109,7 +109,7 @@ class Space:
         axes = self.methods.get(name) or self.fitted.get(name, ())
         values = {axis.name: axis.ask(trial, name) for axis in axes}
         scale = float(values.pop(SCALE, 1.0))
-        fixed = part(name).settings if name in self.methods else {}
+        fixed = parse_part(name).settings if name in self.methods else {}
         return Point(candidate=name, settings={**fixed, **values}, scale=scale)
 
     def starts(self) -> list[dict[str, Any]]:
@@ -128,13 +128,6 @@ def searchable() -> tuple[str, ...]:
     return tuple(n for n in names if registry.space(n) and not registry.comparison_only("methods", n))
 
 
-def part(text: str) -> PartSpec:
-    """Read a method's part; what it sets is not searched."""
-    from demur.settings import parse_part
-
-    return parse_part(text)
-
-
 def axes(text: str, n_layers: int) -> tuple[Axis, ...]:
     """Return the axes of a method, as its file declares them, less the settings that the part sets.
 
@@ -146,7 +139,7 @@ def axes(text: str, n_layers: int) -> tuple[Axis, ...]:
         NotFound: for an unknown method or setting.
         ConfigError: for a method that declares no space, is for comparison only, or declares one that is malformed.
     """
-    spec = part(text)
+    spec = parse_part(text)
     check("methods", spec)
     table = registry.space(spec.name)
     if not table:

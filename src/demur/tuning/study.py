@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from demur import registry
 from demur.errors import ConfigError, Unavailable
@@ -178,7 +178,9 @@ def _sampler(seed: int, done: int) -> Any:
     """Return the sampler of the trial after `done` finished ones; what it draws depends on these and the seed alone."""
     from optuna.samplers import TPESampler
 
-    return TPESampler(seed=int(fingerprint([seed, done])[:8], 16) % 2**31, n_startup_trials=STARTUP, constant_liar=False)
+    return TPESampler(
+        seed=int(fingerprint([seed, done])[:8], 16) % 2**31, n_startup_trials=STARTUP, constant_liar=False
+    )
 
 
 def _open(out: Path) -> Any:
@@ -192,7 +194,7 @@ def _open(out: Path) -> Any:
     with naming(path):
         out.mkdir(parents=True, exist_ok=True)
         mend(path)
-        storage = JournalStorage(JournalFileBackend(str(path), lock_obj=_Lock(path)))
+        storage = JournalStorage(JournalFileBackend(str(path), lock_obj=cast(Any, _Lock(path))))
         return optuna.create_study(
             study_name=STUDY, storage=storage, directions=["maximize", "minimize"], load_if_exists=True
         )
