@@ -7,11 +7,15 @@ import time
 
 import pytest
 
-from demur import registry
-from demur.errors import ConfigError, NotFound
+from demur import registry, stats
+from demur.benchmarks.instructed import Instructed
+from demur.errors import ConfigError, NotFound, Unavailable
 from demur.tuning import space as spaces
+from demur.tuning.clock import Clock
+from demur.tuning.front import allowed, front, spread, worth_judging
+from demur.tuning.settings import Tuning, claim
 from demur.tuning.space import Point, axes, searchable
-from demur.tuning.study import JOURNAL, search
+from demur.tuning.study import JOURNAL, Scores, Trial, search
 from tests.unit.tuning_fake import SPACE, worth
 
 FAKE = [sys.executable, "-m", "tests.unit.tuning_fake"]
@@ -86,3 +90,66 @@ def test_a_malformed_space_is_named(value, monkeypatch):
 def test_a_point_reads_as_what_it_does():
     point = Point(candidate="steering:layer=2", settings={"layer": 2, "positions": "all"}, scale=0.25)
     assert str(point) == "steering:layer=2,positions=all x0.25"
+
+
+def trial(number, answered, price, miss=0.0):
+    scores = Scores(answered=answered, price=price, constraints={"floor": miss})
+    return Trial(number=number, point=Point(candidate="m", settings={}, scale=number + 1), scores=scores, seconds=1.0)
+
+
+def test_the_front_holds_what_nothing_beats_in_both():
+    points = [trial(0, 0.5, 0.1), trial(1, 0.7, 0.2), trial(2, 0.6, 0.3), trial(3, 0.7, 0.2), trial(4, 0.9, 0.9)]
+    assert front([t.scores for t in points]) == [4, 1, 3, 0]
+
+
+def test_near_misses_take_turns_with_the_front_and_like_points_are_judged_once():
+    kept = [trial(0, 0.80, 0.010), trial(1, 0.795, 0.009), trial(2, 0.70, 0.005), trial(3, 0.60, 0.002)]
+    others = [trial(4, 0.95, 0.02, miss=0.01), trial(5, 0.99, 0.03, miss=0.5), trial(6, 0.4, 0.0001)]
+    found = worth_judging([*kept, *others], base=0.5, slack=0.02, most=9)
+    assert [t.number for t in found] == [0, 2, 4, 3]
+    hopeless = [trial(7, 0.9, 0.1, miss=0.6), trial(8, 0.8, 0.1, miss=0.3)]
+    assert [t.number for t in worth_judging(hopeless, base=0.5, slack=0.02, most=1)] == [8]
+
+
+def test_what_may_be_lost_is_what_the_floor_still_shows():
+    """Tango's bound without gains: on 424 prompts 3 losses are within 2 points and 4 are not; on 100 none can be."""
+    assert allowed(424, 0.02) == pytest.approx(3 / 424)
+    assert stats.tango_lower(0, 3, 424) >= -0.02 > stats.tango_lower(0, 4, 424)
+    assert allowed(100, 0.02) == 0
+    assert allowed(0, 0.02) == 0
+
+
+def test_calibration_is_spread_over_the_range():
+    trials = [trial(i, a, 0.1) for i, a in enumerate((0.9, 0.1, 0.5, 0.51, 0.3, 0.7))]
+    assert [t.number for t in spread(trials, 3)] == [1, 2, 0] or [t.number for t in spread(trials, 3)] == [1, 3, 0]
+    assert len(spread(trials, 10)) == 6
+
+
+def test_time_is_counted_over_all_runs(tmp_path):
+    clock = Clock.of(tmp_path, 1.0)
+    clock.started -= 40
+    clock.keep()
+    assert 19 < Clock.of(tmp_path, 1.0).left < 20.1
+
+
+def test_a_folder_holds_one_search_whose_budgets_may_change(tmp_path):
+    claim(Tuning(), tmp_path)
+    claim(Tuning(minutes=30, trials=9, judged=3), tmp_path)
+    with pytest.raises(ConfigError, match=r"margin was 0\.02, here 0\.05"):
+        claim(Tuning(margin=0.05), tmp_path)
+    claim(Tuning(margin=0.05), tmp_path, overwrite=True)
+
+
+def test_instructed_prompts_follow_the_benchmarks():
+    assert Tuning().instructed()[1] == ("world:system=restrict,split=test",)
+    real = Tuning(model="m", dev=("xstest",), test=("oktest",))
+    assert real.instructed() == (("instructed:split=validation",), ("instructed:split=test",))
+    assert (Tuning().longest, real.longest) == (48, 512)
+    groups = [{p.group for p in Instructed(split=half)()} for half in ("validation", "test")]
+    assert not groups[0] & groups[1]
+
+
+def test_without_optuna_the_message_holds_the_command(monkeypatch, tmp_path):
+    monkeypatch.setitem(registry.EXTRAS, "tune", ("not_there",))
+    with pytest.raises(Unavailable, match=r"pip install 'demur\[tune\]'"):
+        search(SPACE, worth, tmp_path, trials=1)

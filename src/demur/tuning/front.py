@@ -39,8 +39,8 @@ def _beats(one: tuple[float, float], other: tuple[float, float]) -> bool:
 def worth_judging(trials: Sequence[Trial], base: float, slack: float, most: int) -> list[Trial]:
     """Return the trials to judge: the front of those that meet the constraints, then that of those that nearly do.
 
-    The first half is the front's own; with what is left of it near misses take turns, so that a screen that is too
-    strict hides nothing. Of points that are all but alike the first is taken.
+    Every third turn is a near miss's, so that a screen that is too strict hides nothing; where nothing is even near, the
+    points that miss least are taken. Of points that are all but alike the first is taken.
 
     Args:
         trials: screened.
@@ -51,6 +51,8 @@ def worth_judging(trials: Sequence[Trial], base: float, slack: float, most: int)
     better = [t for t in trials if t.scores.answered > base]
     kept = _apart([t for t in better if t.scores.violation <= 0])
     near = _apart([t for t in better if 0 < t.scores.violation <= slack])
+    if not kept and not near:
+        near = sorted(better, key=lambda t: (t.scores.violation, -t.scores.answered, t.number))
     made: list[Trial] = []
     while (kept or near) and len(made) < most:
         turn = kept if kept and (not near or len(made) % 3 != 2) else near
