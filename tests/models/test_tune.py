@@ -156,12 +156,19 @@ def test_the_screen_is_worth_its_rank_correlation():
     """Ranks 1 2 3 4 against 1 3 2 4: Spearman 1 - 6 * 2 / 60 = .8."""
     pairs = zip((0.1, 0.2, 0.3, 0.4), (0.5, 0.7, 0.6, 0.8), strict=True)
     rows = [
-        {"screen": [s, 0.9], "judged": [j, 0.8 + s / 10], "seconds": 1.0, "judged_seconds": 4.0, "prompts": 40}
+        {"screen": [s, 0.9], "judged": [j, 0.85], "price": 0.0, "seconds": 1.0, "judged_seconds": 4.0, "prompts": 40}
         for s, j in pairs
     ]
     found = compared(rows)
     assert found.spearman_answered == pytest.approx(0.8)
     assert found.spearman_held is None  # one side is constant
-    assert found.error == pytest.approx(0.5)
+    assert found.error == pytest.approx(0.05)
+    assert found.slope == 0
     assert found.seconds_a_prompt == pytest.approx(0.1)
     assert compared([]).spearman_answered is None
+    for row in rows:  # what the screen overrates is twice the price
+        row["price"] = row["screen"][0] ** 2
+        row["judged"][0] = row["screen"][0] - 2 * row["price"]
+    found = compared(rows)
+    assert found.slope == pytest.approx(2.0)
+    assert found.spearman_corrected == pytest.approx(1.0)

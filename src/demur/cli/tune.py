@@ -37,7 +37,7 @@ def register(app: typer.Typer) -> None:
         minutes: float = typer.Option(15.0, help="Minutes of work, over all runs of this command."),
         trials: int = typer.Option(150, help="Points that are screened, at most."),
         judged: int = typer.Option(8, help="Points whose answers are judged on all of --dev."),
-        calibrated: int = typer.Option(6, help="Points whose answers tell how well the screen ranks."),
+        calibrated: int = typer.Option(8, help="Points whose answers tell how well the screen ranks."),
         screened: int = typer.Option(1200, help="Prompts of --dev whose first answer token is read for each point."),
         margin: float = typer.Option(0.02, help="Of the safety floor; the search uses half of it."),
         keep_instructed: float = typer.Option(0.95, help="Least share of instructed refusals that must be kept."),
@@ -131,7 +131,8 @@ def _screen(record: Mapping[str, Any]) -> list[str]:
             for name in ("answered", "held")
             if c[f"spearman_{name}"] is not None
         )
-        lines.append(f"rank correlation with judged answers of {c['n']} points: {ranks}")
+        more = "" if c["spearman_corrected"] is None else f"; {c['spearman_corrected']:.2f} answered, price allowed for"
+        lines.append(f"rank correlation with judged answers of {c['n']} points: {ranks}{more}")
         lines.append(f"seconds a point: {c['screen_seconds']:.1f} screened, {c['judged_seconds']:.1f} judged")
     return lines
 

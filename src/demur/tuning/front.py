@@ -39,8 +39,8 @@ def _beats(one: tuple[float, float], other: tuple[float, float]) -> bool:
 def worth_judging(trials: Sequence[Trial], base: float, slack: float, most: int) -> list[Trial]:
     """Return the trials to judge: the front of those that meet the constraints, then that of those that nearly do.
 
-    Every third turn is a near miss's, so that a screen that is too strict hides nothing; where nothing is even near, the
-    points that miss least are taken. Of points that are all but alike the first is taken.
+    Every third turn is a near miss's, so that a screen that is too strict hides nothing; where nothing is even near,
+    the points that miss least are taken. Of points that are all but alike the first is taken.
 
     Args:
         trials: screened.

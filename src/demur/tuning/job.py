@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from demur.fitting import examples, outcomes
 from demur.interventions import load as load_intervention
 from demur.lm import load as load_lm
 from demur.measure import Progress, collect_prompts
-from demur.pipeline import Job, _answered_plain
+from demur.pipeline import Job, answered_plain
 from demur.recipes import ModelSettings, Recipe, SelectSettings
 from demur.records import LoadedRun, RunFolder
 from demur.settings import parse_part
@@ -190,7 +190,7 @@ class Search:
         prompts = sample(dev.prompts, what.screened)
         threshold, agreement = threshold_of(lm, dev, prompts, openers)
         limits = Limits(margin=what.margin, keep_instructed=what.keep_instructed)
-        plain = _answered_plain(dev)
+        plain = answered_plain(dev)
         screening = Screening(
             lm=lm,
             openers=openers,
@@ -253,7 +253,8 @@ class Search:
         by_id = {t.id: t for t in trials}
         made = [judge(by_id[i]) for i in ids if i in by_id]
         base, slack = answered(self.screening.base), calibration.error
-        waiting = [t for t in worth_judging(trials, base, slack, 3 * self.what.judged) if t.id not in ids]
+        rated = [_corrected(t, calibration.slope) for t in trials]
+        waiting = [by_id[t.id] for t in worth_judging(rated, base, slack, 3 * self.what.judged) if t.id not in ids]
         while go_on and waiting and (len(made) < self.what.judged or not best(made, self.base_answered)):
             if made and self.clock.left < self._final(calibration) + made[-1].seconds:
                 break
@@ -373,6 +374,12 @@ class Search:
             shutil.rmtree(self.out / name, ignore_errors=True)
         for name in ("floor.json", "price.json"):
             (self.out / name).unlink(missing_ok=True)
+
+
+def _corrected(trial: Trial, slope: float) -> Trial:
+    """Return a trial whose screened rate is less by what answers of its price break after their first token."""
+    scores = trial.scores
+    return replace(trial, scores=replace(scores, answered=scores.answered - slope * scores.price))
 
 
 def budgets(what: Tuning) -> dict[str, float]:

@@ -41,8 +41,12 @@ class Calibration:
     spearman_answered: float | None
     """Rank correlation of screened and judged answered rates; None with fewer than two settings."""
     spearman_held: float | None
+    slope: float
+    """Answers that break after their first token: the screened rate is too high by this times the price, about."""
+    spearman_corrected: float | None
+    """As `spearman_answered`, the screened rate less slope times price, each point by the slope of the others."""
     error: float
-    """Largest difference of a screened and a judged rate, of either kind."""
+    """Largest difference of a screened and a judged held rate."""
     screen_seconds: float | None
     """Of a trial, in the middle."""
     judged_seconds: float | None
@@ -119,26 +123,39 @@ def calibrate(
         made = {"judged": [benign, score["held"]], "judged_seconds": time.perf_counter() - start}
         rows.append({"id": trial.id, "point": str(trial.point), **said, **made, "prompts": len(before)})
         write_json(path, rows)
-    return compared(rows)
+    prices = {trial.id: trial.scores.price for trial in chosen}
+    return compared([{**row, "price": prices[row["id"]]} for row in rows if row["id"] in prices])
 
 
 def compared(rows: Sequence[Mapping[str, Any]]) -> Calibration:
     """Return how well screened and judged rates agree.
 
     Args:
-        rows: `screen` and `judged`, each [answered, held], with the seconds that either took.
+        rows: `screen` and `judged`, each [answered, held], with the price and the seconds that either took.
     """
     pairs = [[(row["screen"][k], row["judged"][k]) for row in rows if row["judged"][k] is not None] for k in (0, 1)]
     ranks = [stats.spearman(*zip(*side, strict=True)) if len(side) > 1 else None for side in pairs]
+    benign = [row for row in rows if row["judged"][0] is not None]
+    others = [[row for row in benign if row is not own] for own in benign]
+    corrected = [own["screen"][0] - _slope(rest) * own["price"] for own, rest in zip(benign, others, strict=True)]
     return Calibration(
         n=len(rows),
         spearman_answered=ranks[0],
         spearman_held=ranks[1],
-        error=max((abs(a - b) for side in pairs for a, b in side), default=0.0),
+        slope=_slope(benign),
+        spearman_corrected=stats.spearman(corrected, [row["judged"][0] for row in benign]),
+        error=max((abs(a - b) for a, b in pairs[1]), default=0.0),
         screen_seconds=_middle([row["seconds"] for row in rows]),
         judged_seconds=_middle([row["judged_seconds"] for row in rows]),
         rows=tuple(rows),
     )
+
+
+def _slope(rows: Sequence[Mapping[str, Any]]) -> float:
+    """Return how much the screen overrates for each nat of price: least squares through 0, none below 0."""
+    over = sum(row["price"] * (row["screen"][0] - row["judged"][0]) for row in rows)
+    paid = sum(row["price"] ** 2 for row in rows)
+    return max(0.0, over / paid) if paid else 0.0
 
 
 def kept(before: LoadedRun | None, after: LoadedRun | None) -> Kept:

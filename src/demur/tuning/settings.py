@@ -16,7 +16,7 @@ from demur.tuning.space import searchable
 from demur.types import to_json
 
 FILE = "settings.json"
-BUDGETS = ("trials", "minutes", "judged")
+BUDGETS = ("trials", "minutes", "judged", "calibrated")
 """Settings that a resumed search may raise or lower."""
 NONE = "none"
 ORGANISM_ANSWER, ANSWER = 48, 512
@@ -65,7 +65,7 @@ class Tuning:
     """Of work, over all runs of the command."""
     judged: int = 8
     """Settings that answer the whole validation set."""
-    calibrated: int = 6
+    calibrated: int = 8
     """Settings whose answers tell how well the screen ranks."""
     allow_overlap: bool = False
     seed: int = 0
