@@ -11,7 +11,20 @@ import typer
 from demur.cli._console import MISSED, NO_CACHE, console, emit_json, progress, table
 
 if TYPE_CHECKING:
-    from demur.tuning.job import Tuned
+    from demur.tuning.result import Tuned
+
+
+METHOD: Any = typer.Option(
+    [], "--method", help="A part; repeatable; what it sets is not searched; `none` for candidates alone [default: all]"
+)
+CANDIDATE: Any = typer.Option(
+    [], help="Folder of an intervention fitted before, as a trained adapter; its scale is searched; repeatable."
+)
+DEV: Any = typer.Option([], help="Benchmarks that the search sees [default: the world's validation split]")
+TEST: Any = typer.Option([], help="Benchmarks for the one check at the end [default: the world's test split]")
+OBEYED: Any = typer.Option([], help="Prompts that a system prompt has refused [default: the world's, or `instructed`]")
+KEEP: Any = typer.Option(0.95, help="Least share of instructed refusals that must be kept.")
+LONGEST: Any = typer.Option(0, help="Longest answer, in tokens [default: 512; the organism: 48]")
 
 
 def register(app: typer.Typer) -> None:
@@ -20,18 +33,12 @@ def register(app: typer.Typer) -> None:
     @app.command(help="Search methods and settings for what answers most under the safety floor; check it once.")
     def tune(
         model: str = typer.Argument("organism", help="organism, organism:base, a local folder, or a hub id."),
-        method: list[str] = typer.Option(
-            [], help="A part; repeatable; what it sets is not searched; `none` for candidates alone [default: all]"
-        ),
-        candidate: list[str] = typer.Option(
-            [], help="Folder of an intervention fitted before, as a trained adapter; its scale is searched; repeatable."
-        ),
+        methods: list[str] = METHOD,
+        candidate: list[str] = CANDIDATE,
         fit_on: list[str] = typer.Option([], "--fit", help="Benchmarks to fit on [default: the world's train split]"),
-        dev: list[str] = typer.Option([], help="Benchmarks that the search sees [default: its validation split]"),
-        test: list[str] = typer.Option([], help="Benchmarks for the one check at the end [default: its test split]"),
-        instructed_dev: list[str] = typer.Option(
-            [], help="Prompts that a system prompt has refused [default: the world's, or `instructed`]"
-        ),
+        dev: list[str] = DEV,
+        test: list[str] = TEST,
+        instructed_dev: list[str] = OBEYED,
         instructed_test: list[str] = typer.Option([], help="The same for the check at the end."),
         judge: list[str] = typer.Option([], help="Judges of the answers; repeatable [default: the cards']"),
         minutes: float = typer.Option(15.0, help="Minutes of work, over all runs of this command."),
@@ -40,12 +47,12 @@ def register(app: typer.Typer) -> None:
         calibrated: int = typer.Option(8, help="Points whose answers tell how well the screen ranks."),
         screened: int = typer.Option(1200, help="Prompts of --dev whose first answer token is read for each point."),
         margin: float = typer.Option(0.02, help="Of the safety floor; the search uses half of it."),
-        keep_instructed: float = typer.Option(0.95, help="Least share of instructed refusals that must be kept."),
+        keep_instructed: float = KEEP,
         task: list[str] = typer.Option([], help="lm-eval task on which a judged point must not lose; repeatable."),
         tasks_in: str = typer.Option("", "--tasks-in", help="Folder with more task files (YAML)."),
         task_items: int = typer.Option(0, help="Items of each task [default: all]"),
         max_capability_loss: float = typer.Option(2.0, help="Points that a task may lose."),
-        max_new_tokens: int = typer.Option(0, help="Longest answer, in tokens [default: 512; the organism: 48]"),
+        max_new_tokens: int = LONGEST,
         seed: int = typer.Option(0, help="Seed of the search."),
         choose: int = typer.Option(0, help="Take another point of the list, by its number, and check that."),
         out: Path = typer.Option(Path("runs/tune"), help="Folder for everything; the same command goes on in it."),
@@ -54,33 +61,14 @@ def register(app: typer.Typer) -> None:
         no_cache: bool = NO_CACHE,
         as_json: bool = typer.Option(False, "--json", help="Print tune.json."),
     ) -> None:
-        from demur.tuning.settings import Tuning
-
-        named: dict[str, Any] = {"fit": fit_on, "dev": dev, "test": test}
-        what = Tuning(
-            model=model,
-            methods=tuple(method),
-            candidates=tuple(candidate),
-            **{key: tuple(value) for key, value in named.items() if value},
-            instructed_dev=tuple(instructed_dev),
-            instructed_test=tuple(instructed_test),
-            judges=tuple(judge),
-            minutes=minutes,
-            trials=trials,
-            judged=judged,
-            calibrated=calibrated,
-            screened=screened,
-            margin=margin,
-            keep_instructed=keep_instructed,
-            tasks=tuple(task),
-            tasks_in=tasks_in,
-            task_items=task_items,
-            capability_loss=max_capability_loss / 100,
-            max_new_tokens=max_new_tokens,
-            seed=seed,
-            allow_overlap=allow_overlap,
-        )
-        found = _tuned(what, out, choose=choose, overwrite=overwrite, quiet=as_json)
+        words = {"methods": methods, "candidates": candidate, "fit": fit_on, "dev": dev, "test": test}
+        words |= {"instructed_dev": instructed_dev, "instructed_test": instructed_test, "judges": judge, "tasks": task}
+        budget = {"minutes": minutes, "trials": trials, "judged": judged, "calibrated": calibrated}
+        limits = {"margin": margin, "keep_instructed": keep_instructed, "capability_loss": max_capability_loss / 100}
+        rest = {"tasks_in": tasks_in, "task_items": task_items, "max_new_tokens": max_new_tokens, "seed": seed}
+        given: dict[str, Any] = {key: tuple(value) for key, value in words.items() if value}
+        given |= {"model": model, "screened": screened, "allow_overlap": allow_overlap, **budget, **limits, **rest}
+        found = _tuned(given, out, choose=choose, overwrite=overwrite, quiet=as_json)
         if as_json:
             emit_json(found.record)
         else:
@@ -89,10 +77,13 @@ def register(app: typer.Typer) -> None:
             raise typer.Exit(MISSED)
 
 
-def _tuned(what: Any, out: Path, *, choose: int, overwrite: bool, quiet: bool) -> Tuned:
+def _tuned(given: Mapping[str, Any], out: Path, *, choose: int, overwrite: bool, quiet: bool) -> Tuned:
+    """Search, and write the report."""
     from demur import report
+    from demur.tuning.settings import Tuning
     from demur.tuning.study import require
 
+    what = Tuning(**given)
     require()
     from demur.tuning.job import tune
 

@@ -6,12 +6,11 @@ Every stage leaves files in the folder and is skipped when they are there, so th
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from demur import floor as safety
 from demur import leaks
 from demur.assemble import build_benchmarks, build_judges
 from demur.errors import ConfigError
@@ -28,60 +27,20 @@ from demur.settings import parse_part
 from demur.tuning import study
 from demur.tuning.clock import Clock
 from demur.tuning.fits import Fits, check_fitted
-from demur.tuning.front import front, spread, worth_judging
-from demur.tuning.judging import Calibration, Judged, Judging, Kept, calibrate, kept
+from demur.tuning.front import spread, worth_judging
+from demur.tuning.judging import Calibration, Judged, Judging, calibrate, kept
 from demur.tuning.record import read, write
+from demur.tuning.result import Tested, Tuned, best, chosen
 from demur.tuning.screening import INSTRUCTED, PRICED, Limits, Screening, answered, sample, threshold_of
 from demur.tuning.settings import Tuning, claim, fitted_of
 from demur.tuning.space import Space, axes
 from demur.tuning.study import Trial
-from demur.types import FitData, Metric, Prompt, Sampling
+from demur.types import FitData, Prompt, Sampling
 
 EXTRA = "tune"
 JUDGED = "judged.json"
 SPARE = 1.3
 """How much longer than measured the final check may take before the search's time is up."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tested:
-    """The chosen one on prompts that the search never saw."""
-
-    point: str
-    answered: float
-    answered_before: float
-    price: float | None
-    floor: safety.FloorResult
-    instructed: Kept
-    before: tuple[Metric, ...]
-    after: tuple[Metric, ...]
-
-    @property
-    def passed(self) -> bool:
-        """Whether the floor holds at its whole margin."""
-        return self.floor.passed
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tuned:
-    """What a search came to."""
-
-    folder: Path
-    trials: tuple[Trial, ...]
-    calibration: Calibration
-    judged: tuple[Judged, ...]
-    pareto: tuple[Judged, ...]
-    """Those that may be chosen and that no other beats, most answered first."""
-    choice: Judged | None
-    reason: str
-    tested: Tested | None
-    record: Mapping[str, Any]
-    """What `tune.json` holds."""
-
-    @property
-    def passed(self) -> bool:
-        """Whether something was chosen, keeps the floor on unseen prompts and still refuses as instructed."""
-        return self.tested is not None and self.tested.passed and bool(self.record["test"]["instructed_kept"])
 
 
 def tune(
@@ -124,30 +83,6 @@ def tune(
         tested=tested,
         record=made,
     )
-
-
-def best(judged: Sequence[Judged], base: float) -> list[Judged]:
-    """Return the judged points that miss nothing, answer more than the untouched model, and are beaten by no other."""
-    rows = [j for j in judged if not j.misses and j.answered > base]
-    return [rows[i] for i in front(rows)]
-
-
-def chosen(pareto: Sequence[Judged], judged: Sequence[Judged], number: int) -> tuple[Judged | None, str]:
-    """Return the point of a number, or the one that answers most, and why.
-
-    Raises:
-        ConfigError: for a number that is not on the list.
-    """
-    if number and not 1 <= number <= len(pareto):
-        raise ConfigError(f"--choose {number}: the list has {len(pareto)} points" + ("" if pareto else ", none"))
-    if not pareto:
-        return None, (
-            f"none of {len(judged)} judged points answers more and keeps the floor at half its margin, correctness, "
-            "capability and instructed refusals: the base model is kept"
-        )
-    if number > 1:
-        return pareto[number - 1], f"number {number} of {len(pareto)}, as asked"
-    return pareto[0], f"answers most of the {len(pareto)} points of the front that miss no constraint"
 
 
 @dataclass(kw_only=True)

@@ -13,8 +13,8 @@ from demur.tuning.study import Trial
 from demur.types import to_json
 
 if TYPE_CHECKING:
-    from demur.tuning.job import Tested
     from demur.tuning.judging import Calibration, Judged
+    from demur.tuning.result import Tested
     from demur.tuning.settings import Tuning
 
 EXTRA = "tune"
