@@ -100,6 +100,7 @@ def trial(number, answered, price, miss=0.0):
 def test_the_front_holds_what_nothing_beats_in_both():
     points = [trial(0, 0.5, 0.1), trial(1, 0.7, 0.2), trial(2, 0.6, 0.3), trial(3, 0.7, 0.2), trial(4, 0.9, 0.9)]
     assert front([t.scores for t in points]) == [4, 1, 3, 0]
+    assert front([trial(0, 0.5, 1e-6).scores, trial(1, 0.7, 1e-4).scores]) == [1]  # neither price is worth a word
 
 
 def test_near_misses_take_turns_with_the_front_and_like_points_are_judged_once():

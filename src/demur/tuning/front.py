@@ -7,7 +7,7 @@ from typing import Protocol
 
 from demur import stats
 from demur.floor import FloorResult
-from demur.tuning.study import Trial
+from demur.tuning.study import CHEAP, Trial
 
 ALIKE = (0.01, 1.25)
 """Points that differ less than this in answered rate, and by less than this factor in price, are taken as one."""
@@ -26,10 +26,14 @@ class Worth(Protocol):
 
 
 def front(points: Iterable[Worth]) -> list[int]:
-    """Return the places of the points that no other beats in both objectives, most answered first."""
-    rows = [(p.answered, p.price) for p in points]
+    """Return the places of the points that no other beats in both objectives, most answered first.
+
+    Prices below `study.CHEAP` are taken as equal.
+    """
+    given = list(points)
+    rows = [(p.answered, max(p.price, CHEAP)) for p in given]
     kept = [i for i, own in enumerate(rows) if not any(_beats(other, own) for other in rows)]
-    return sorted(kept, key=lambda i: (-rows[i][0], rows[i][1], i))
+    return sorted(kept, key=lambda i: (-rows[i][0], given[i].price, i))
 
 
 def _beats(one: tuple[float, float], other: tuple[float, float]) -> bool:
@@ -72,7 +76,7 @@ def _apart(trials: Sequence[Trial]) -> list[Trial]:
 
 def _alike(one: Trial, other: Trial) -> bool:
     a, b = one.scores, other.scores
-    low, high = sorted((a.price, b.price))
+    low, high = sorted((max(a.price, CHEAP), max(b.price, CHEAP)))
     return abs(a.answered - b.answered) < ALIKE[0] and high <= ALIKE[1] * low
 
 

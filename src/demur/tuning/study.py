@@ -28,6 +28,8 @@ JOURNAL = "study.journal"
 STUDY = "demur"
 KEPT = "demur"
 """The user attribute that holds a trial's point and facts."""
+CHEAP = 0.001
+"""Nats a token below which a price is as good as none: else a search spends itself on ever less of every method."""
 STARTUP = 16
 """Trials before the sampler models what it has seen: defaults first, then drawn at random."""
 
@@ -135,7 +137,7 @@ def finished(out: Path, space: Space, study: Any = None) -> list[Trial]:
         if point.candidate not in space.names:
             raise ConfigError(f"{out / JOURNAL} holds a study of {point.candidate!r}, which is not searched now")
         scores = Scores(
-            answered=trial.values[0], price=trial.values[1], constraints=trial.constraints, facts=kept["facts"]
+            answered=trial.values[0], price=kept["price"], constraints=trial.constraints, facts=kept["facts"]
         )
         one = Trial(number=number, point=point, scores=scores, seconds=kept["seconds"])
         made.setdefault(one.id, one)
@@ -155,9 +157,14 @@ def _write(study: Any, asked: Any, found: Trial) -> None:
         if name not in already:
             asked.set_constraint(name, value)
     point = found.point
-    kept = {"candidate": point.candidate, "settings": dict(point.settings), "scale": point.scale}
+    kept = {
+        "candidate": point.candidate,
+        "settings": dict(point.settings),
+        "scale": point.scale,
+        "price": found.scores.price,
+    }
     asked.set_user_attr(KEPT, {**kept, "facts": dict(found.scores.facts), "seconds": found.seconds})
-    study.tell(asked, [found.scores.answered, found.scores.price])
+    study.tell(asked, [found.scores.answered, max(found.scores.price, CHEAP)])
 
 
 def _complete(study: Any) -> list[Any]:
