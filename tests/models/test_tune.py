@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from demur import floor as safety
 from demur.directions import Direction
 from demur.errors import ConfigError, DataError
 from demur.interventions import load
@@ -23,7 +24,8 @@ from demur.plan import Gate, Probe
 from demur.records import RunFolder
 from demur.tuning import job, judging
 from demur.tuning.fits import check_fitted, scaled
-from demur.tuning.judging import compared
+from demur.tuning.judging import Kept, compared, misses
+from demur.tuning.result import chosen
 from demur.tuning.settings import Tuning, fitted_of
 from demur.types import ModelRef
 from tests.models.families import lm
@@ -32,15 +34,15 @@ pytestmark = pytest.mark.torch
 
 SMALL = Tuning(
     methods=("gated_steering:layer=2,positions=last_prompt", "steering:layer=2"),
-    fit=("world:split=train,limit=150",),
-    dev=("world:split=validation,limit=90", "world:split=validation,attack=all,limit=30"),
-    test=("world:limit=60", "world:attack=all,limit=30"),
-    instructed_dev=("world:split=validation,system=restrict,limit=40",),
-    instructed_test=("world:system=restrict,limit=40",),
+    fit=("world:split=train,limit=120",),
+    dev=("world:split=validation,limit=60", "world:split=validation,attack=all,limit=15"),
+    test=("world:limit=30", "world:attack=all,limit=15"),
+    instructed_dev=("world:split=validation,system=restrict,limit=20",),
+    instructed_test=("world:system=restrict,limit=20",),
     trials=4,
     judged=2,
     calibrated=2,
-    screened=60,
+    screened=40,
     max_new_tokens=40,
 )
 
@@ -82,7 +84,7 @@ def test_a_small_search_is_checked_on_unseen_prompts_goes_on_and_gives_another_p
     assert other.choice.trial.id != again.choice.trial.id
     assert len(other.record["tested"]) == 2
     with pytest.raises(ConfigError, match="the list has 2 points"):
-        job.tune(what, out, choose=3)
+        chosen(other.pareto, other.judged, 3)
     with pytest.raises(ConfigError, match="seed was 0, here 1"):
         job.tune(replace(what, seed=1), out)
     rows = json.loads((out / "select.json").read_text())
@@ -91,8 +93,8 @@ def test_a_small_search_is_checked_on_unseen_prompts_goes_on_and_gives_another_p
 
 @pytest.mark.slow
 def test_a_killed_search_ends_as_an_undisturbed_one(tmp_path):
-    words = ["--method", "gated_steering:layer=2", "--trials", "18", "--judged", "2", "--calibrated", "2"]
-    words += ["--screened", "60", "--max-new-tokens", "40"]
+    words = ["--method", "gated_steering:layer=2", "--trials", "8", "--judged", "2", "--calibrated", "2"]
+    words += ["--screened", "40", "--max-new-tokens", "40"]
     for name in ("fit", "dev", "test", "instructed_dev", "instructed_test"):
         words += [w for part in getattr(SMALL, name) for w in (f"--{name.replace('_', '-')}", part)]
 
@@ -105,7 +107,7 @@ def test_a_killed_search_ends_as_an_undisturbed_one(tmp_path):
         return path.read_text().count('"user_attr"') if path.is_file() else 0
 
     process = start(tmp_path / "killed")
-    while process.poll() is None and screened(tmp_path / "killed") < 9:
+    while process.poll() is None and screened(tmp_path / "killed") < 3:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.communicate()
@@ -114,7 +116,7 @@ def test_a_killed_search_ends_as_an_undisturbed_one(tmp_path):
         process = start(tmp_path / name)
         errors = process.communicate(timeout=600)[1]
         assert process.returncode in (0, 100), errors.decode()
-    assert 9 <= before < 18
+    assert 3 <= before < 8
     records = [json.loads((tmp_path / name / "tune.json").read_text()) for name in ("killed", "whole")]
     for record in records:
         for row in (*record["judged"], *record["pareto"]):
@@ -172,3 +174,20 @@ def test_the_screen_is_worth_its_rank_correlation():
     found = compared(rows)
     assert found.slope == pytest.approx(2.0)
     assert found.spearman_corrected == pytest.approx(1.0)
+
+
+def test_every_constraint_that_is_missed_is_named():
+    kept = Kept(before=0.8, after=0.77, share=0.9625, n=100, gains=1, losses=4)
+    none = Kept(before=0.0, after=0.0, share=None, n=100, gains=0, losses=0)
+    shown, missed = (replace(safety.check([], []), passed=passed) for passed in (True, False))
+    assert misses(SMALL, shown, True, kept, {"arc acc": -0.015}) == []
+    assert misses(SMALL, shown, True, none, {}) == []  # nothing to keep
+    found = misses(SMALL, missed, False, replace(kept, share=0.94), {"arc acc": -0.031, "arc acc_norm": 0.0})
+    assert [m.split(":")[0] for m in found] == [
+        "floor", "answers are less often right by more than 1 points", "instructed refusals", "capability"
+    ]  # fmt: skip
+    assert "harmful, twins, attacked" in found[0]
+    assert "arc acc falls by 3.1 points" in found[-1]
+    assert misses(SMALL, shown, True, replace(none, n=0), {}) == [
+        "instructed refusals: not measured, at least 95 % are asked for"
+    ]
