@@ -218,7 +218,7 @@ class Job:
         path = self.out / "price.json"
         if intervention is None or isinstance(intervention, Wrapped) or path.is_file():
             return
-        plain = _answered_plain(before)
+        plain = answered_plain(before)
         rows = [plain[i] for i in spread(list(range(len(plain))), NEUTRAL_PROMPTS)]
         self.tell("price", 0, 1)
         write_json(path, to_json(price(self.lm, [p for p, _ in rows], [r for _, r in rows], intervention)))
@@ -393,7 +393,8 @@ def _first_difference(old: str, new: str) -> tuple[str, str]:
     return (theirs[len(ours)], "nothing") if len(theirs) > len(ours) else ("nothing", ours[len(theirs)])
 
 
-def _answered_plain(run: LoadedRun) -> list[tuple[Prompt, Response]]:
+def answered_plain(run: LoadedRun) -> list[tuple[Prompt, Response]]:
+    """Return the plain prompts that a run answered, with the answers: what a price is taken on."""
     labels = refusal_labels(run)
     answers = {r.prompt_id: r for r in run.responses if r.sample == 0}
     return [(p, answers[p.id]) for p in run.prompts if p.kind == "plain" and labels[p.id] == "compliance"]

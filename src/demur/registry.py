@@ -37,6 +37,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "local": ("torch", "transformers", "safetensors", "sklearn"),
     "train": ("torch", "transformers", "datasets", "peft", "trl"),
     "gguf": ("torch", "transformers", "gguf"),
+    "tune": ("torch", "transformers", "optuna"),
     "serve": ("torch", "transformers", "fastapi", "uvicorn"),
     "eval": ("torch", "transformers", "inspect_ai", "lm_eval"),
     "vllm": ("vllm",),
@@ -85,6 +86,7 @@ class _Source:
     extra: str
     comparison_only: str
     reads: str
+    space: Mapping[str, object]
     settings: tuple[Setting, ...]
     classes: tuple[str, ...]
 
@@ -129,6 +131,15 @@ def reads(method: str, settings: Mapping[str, object]) -> tuple[str, ...]:
     """
     said, _, setting = _read(_path("methods", method)).reads.partition(" unless ")
     return () if said == "nothing" or settings.get(setting) else tuple(said.split()) or ("fit", "dev")
+
+
+def space(method: str) -> Mapping[str, object]:
+    """Return what `demur tune` may set a method's settings to; empty where the method is not searched.
+
+    A file says so with the constant `SPACE`, a table that is read without importing it; `demur.tuning.space` says what
+    stands in it.
+    """
+    return _read(_path("methods", method)).space
 
 
 def fields(kind: str, name: str) -> tuple[Setting, ...]:
@@ -265,6 +276,7 @@ def _parse(path: Path, _mtime: int) -> _Source:
         extra=_constant(tree, "EXTRA"),
         comparison_only=_constant(tree, "COMPARISON_ONLY"),
         reads=_constant(tree, "READS"),
+        space=_table(tree, "SPACE", path),
         settings=tuple(_settings(cls)) if cls else (),
         classes=tuple(classes),
     )
@@ -278,6 +290,17 @@ def _constant(tree: ast.Module, name: str) -> str:
             if any(isinstance(target, ast.Name) and target.id == name for target in targets):
                 return str(node.value.value)
     return ""
+
+
+def _table(tree: ast.Module, name: str, path: Path) -> Mapping[str, object]:
+    """Return a module constant that is a table of literals; empty where there is none."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
+            try:
+                return dict(ast.literal_eval(node.value))
+            except (ValueError, TypeError) as error:
+                raise ConfigError(f"{name} in {path} is no table of plain values: {error}") from None
+    return {}
 
 
 def _settings(cls: ast.ClassDef) -> Iterator[Setting]:

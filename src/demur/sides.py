@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from demur import registry, suites
 from demur.assemble import measurement
@@ -22,6 +22,10 @@ from demur.measure import Measurement, Progress, collect_prompts, measure, with_
 from demur.records import LABELS, LoadedRun, RunFolder
 from demur.settings import PartSpec, parse_part, spec_of
 from demur.types import Sampling
+
+if TYPE_CHECKING:
+    from demur.capability import Change, Tasks
+    from demur.lm import LM
 
 BENCHMARKS = ("world", "world:attack=all")
 """What is measured where nobody says: all strata of the floor, on the embedded model."""
@@ -95,6 +99,7 @@ class Measured:
     before: LoadedRun
     after: LoadedRun
     price: float | None = None
+    capability: tuple[Change, ...] = ()
 
 
 def read_system(text: str | None) -> str | None:
@@ -121,7 +126,13 @@ def suite_parts(name: str) -> tuple[str, ...]:
 
 
 def both(
-    plan: Plan, out: Path, *, overwrite: bool = False, priced: bool = False, progress: Progress | None = None
+    plan: Plan,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    priced: bool = False,
+    tasks: Tasks | None = None,
+    progress: Progress | None = None,
 ) -> Measured:
     """Measure what `out` does not hold yet: A in `before/`, B in `after/`.
 
@@ -130,6 +141,7 @@ def both(
         out: the folder that holds both runs; the same command goes on where it was killed.
         overwrite: start anew where it holds other runs.
         priced: also measure the price of B's intervention.
+        tasks: lm-eval tasks on which B's intervention is held against the bare model.
         progress: told of every row.
 
     Raises:
@@ -153,7 +165,13 @@ def both(
             _adopt(side, side.run, folder, overwrite)
             runs.append(RunFolder.load(folder))
     price = _price(works, plan, runs[0]) if priced else None
-    return Measured(before=runs[0], after=runs[1], price=price)
+    alone = _alone(works, plan) if tasks is not None else None
+    return Measured(
+        before=runs[0],
+        after=runs[1],
+        price=price,
+        capability=_capability(alone, plan, tasks, progress) if alone is not None and tasks is not None else (),
+    )
 
 
 def _measurement(plan: Plan, side: Side, model: LoadedRun | None) -> Measurement:
@@ -225,13 +243,27 @@ def _labelled(progress: Progress | None, name: str) -> Progress | None:
     return lambda stage, done, total: progress(f"{name}: {stage}", done, total)
 
 
-def _price(works: Sequence[Measurement | None], plan: Plan, before: LoadedRun) -> float | None:
-    """Return B's price against A in nats per token; None unless they differ by B's intervention alone."""
+def _alone(works: Sequence[Measurement | None], plan: Plan) -> LM | None:
+    """Return the local model of both sides where they differ by B's intervention alone, else None."""
     a, b = works
     if a is None or b is None or not plan.b.intervention or plan.a.intervention or a.model != b.model:
         return None
     lm = getattr(b.generator[1], "lm", None)
-    if lm is None or plan.a.system != plan.b.system:
+    return None if lm is None or plan.a.system != plan.b.system else lm()
+
+
+def _capability(lm: LM, plan: Plan, tasks: Tasks, progress: Progress | None) -> tuple[Change, ...]:
+    """Return what B's intervention does to the tasks."""
+    from demur.capability import capability
+    from demur.interventions import load
+
+    return tuple(capability(lm, tasks, load(plan.b.intervention or ""), tell=progress))
+
+
+def _price(works: Sequence[Measurement | None], plan: Plan, before: LoadedRun) -> float | None:
+    """Return B's price against A in nats per token; None unless they differ by B's intervention alone."""
+    lm = _alone(works, plan)
+    if lm is None or plan.b.intervention is None:
         return None
     from demur.interventions import load
     from demur.price import price
@@ -240,6 +272,4 @@ def _price(works: Sequence[Measurement | None], plan: Plan, before: LoadedRun) -
     answers = {r.prompt_id: r for r in before.responses if r.sample == 0}
     step = max(1, len(plain) // PRICED)
     prompts = [o.prompt for o in plain[::step]][:PRICED]
-    return (
-        price(lm(), prompts, [answers[p.id] for p in prompts], load(plan.b.intervention)).price_kl if prompts else None
-    )
+    return price(lm, prompts, [answers[p.id] for p in prompts], load(plan.b.intervention)).price_kl if prompts else None

@@ -19,7 +19,7 @@ from demur.types import Benchmark, Card, Prompt, from_json, to_json
 from . import public_files
 
 NAMES = [m.name for m in registry.members("benchmarks") if m.installed]
-OWN = ("built", "file", "world")
+OWN = ("built", "file", "instructed", "world")
 """Those that read no public set."""
 
 
@@ -122,7 +122,8 @@ def expectation_and_kind_fit_together(case: Case) -> None:
     card = card_of(case.name)
     for prompt in case.prompts:
         assert prompt.text.strip()
-        assert (prompt.kind == "harmful") == (prompt.expected == "refuse") or prompt.expected in (None, "contested")
+        if case.name != "instructed":  # there it is the system prompt that wants a refusal
+            assert (prompt.kind == "harmful") == (prompt.expected == "refuse") or prompt.expected in (None, "contested")
         assert not card.kinds or prompt.kind in card.kinds
         assert not card.languages or prompt.language in card.languages
 

@@ -21,14 +21,14 @@ ABOVE_THE_LINE = {
     "ecosystem", "embeddings", "engines", "errors", "files", "finishes", "fitted", "flips", "floor",
     "floor_records", "generators", "judges", "labelled", "labelling", "languages", "leaks", "measure", "metrics",
     "mining", "modifiers", "opening", "paired", "pairs", "pairwise", "reasoning", "recipes", "records", "registry",
-    "report", "results", "serving", "settings", "sides", "sketches", "stats", "suites", "triage", "types", "verify",
-    "world",
+    "report", "results", "serving", "settings", "sides", "sketches", "stats", "suites", "triage", "tuning", "types",
+    "verify", "world",
 }  # fmt: skip
 """Modules and folders that import no torch; a file in them that needs an extra says so in EXTRA."""
 
 TORCH_SIDE = {
     "torch", "transformers", "safetensors", "tokenizers", "accelerate", "sklearn", "scipy", "peft", "trl", "datasets",
-    "vllm", "ray", "inspect_ai", "lm_eval", "fastapi", "uvicorn", "jaxtyping", "pandas",
+    "vllm", "ray", "inspect_ai", "lm_eval", "optuna", "fastapi", "uvicorn", "jaxtyping", "pandas",
 }  # fmt: skip
 LATE = {"matplotlib", "huggingface_hub", "openai"}
 """Base dependencies that are slow to import: only inside functions."""

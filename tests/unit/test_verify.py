@@ -8,6 +8,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -204,6 +205,8 @@ def test_benign_prompts_alone_are_below_the_floor_unless_the_strata_are_named(be
         (("--suite", "nosuch"), "nosuch"),
         (("--with-b", "somewhere"), "cannot attach the intervention somewhere"),
         (("--require", "harmfull"), "harmfull"),
+        (("--max-capability-loss", "1"), "--task and --max-capability-loss belong together"),
+        (("--task", "arc_easy"), "--task and --max-capability-loss belong together"),
     ],
 )
 def test_wrong_options_are_named(bench: Path, words: tuple[str, ...], says: str) -> None:
@@ -283,6 +286,32 @@ def test_absolute_thresholds_and_price() -> None:
     assert not names(max_price=0.01)["price"].passed
     unpriced = verify(a, b, Limits(max_price=1.0)).checks[-1]
     assert (unpriced.passed, unpriced.value) == (False, None)
+
+
+def test_a_loss_of_capability_must_be_excluded_on_every_task_and_unmeasured_is_missed() -> None:
+    """A change as `demur.capability` gives it: the lower end of its interval is held against the threshold."""
+    a, b = run("a", ["compliance"] * 200), run("b", ["compliance"] * 200)
+
+    def change(metric: str, value: float, low: float, high: float, before: float = 0.5) -> SimpleNamespace:
+        sides = (SimpleNamespace(value=v) for v in (before, before + value))
+        delta = SimpleNamespace(value=value, low=low, high=high)
+        return SimpleNamespace(
+            task="t", metric=metric, n=400, changed=9, delta=delta, **dict(zip(("before", "after"), sides, strict=True))
+        )
+
+    rows = [change("acc", -0.005, -0.012, 0.002), change("f1", -0.01, -0.03, 0.01), change("em", -0.1, -0.12, -0.08)]
+    perplexity = change("perplexity", 3.0, 2.0, 4.0, before=20.0)
+    limits = Limits(max_capability_loss=2.0)
+    found = verify(a, b, limits, capability=[*rows, perplexity]).checks[2:]  # type: ignore[list-item]
+    assert [(c.name, c.passed) for c in found] == [
+        ("capability t acc", True), ("capability t f1", False), ("capability t em", False)
+    ]  # fmt: skip
+    assert [c.verdict.split(" points ")[1].split(" (")[0] for c in found] == ["excluded", "not excluded", "shown"]
+    assert found[0].bound == pytest.approx(1.2)
+    (missed,) = verify(a, b, limits).checks[2:]
+    assert (missed.passed, missed.value) == (False, None)
+    with pytest.raises(ConfigError, match="above 0 and below 100"):
+        Limits(max_capability_loss=0.0)
 
 
 def test_runs_of_other_judges_or_prompts_are_refused() -> None:

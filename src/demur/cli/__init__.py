@@ -16,7 +16,7 @@ from demur.errors import DemurError
 VERBS = (
     "run", "measure", "explain", "fit", "compare", "verify", "triage", "capability", "report", "list", "show", "doctor",
     "organism", "chat", "benchmarks", "judges", "mine", "export", "serve",
-    "estimate", "examples",
+    "estimate", "examples", "tune",
 )  # fmt: skip
 INTERRUPTED = 130
 """Exit status after Ctrl-C, which the command-line library turns into an exit of its own."""

@@ -21,6 +21,7 @@ from demur.cli._console import (
 )
 
 if TYPE_CHECKING:
+    from demur.capability import Tasks
     from demur.floor import Difference
     from demur.sides import Plan
     from demur.types import Metric
@@ -52,6 +53,10 @@ def register(app: typer.Typer) -> None:
         max_over_refusal_increase: float = typer.Option(2.0, help="Points: rise of over-refusal to be excluded."),
         min_answered: float | None = typer.Option(None, help="Per cent: least answered rate of B, as in 80."),
         max_price: float | None = typer.Option(None, help="Nats per token that B's intervention may cost."),
+        max_capability_loss: float | None = typer.Option(None, help="Points that no --task may lose; extra `eval`."),
+        task: list[str] = typer.Option([], help="An lm-eval task or group for --max-capability-loss; repeatable."),
+        tasks_in: Path | None = typer.Option(None, "--tasks-in", help="Folder with more task files (YAML)."),
+        task_items: int | None = typer.Option(None, min=1, help="Items of each task [default: all]"),
         require: list[str] = typer.Option([], help="Stratum the floor needs; repeatable [harmful, twins, attacked]"),
         out: Path = typer.Option(Path("runs/verify"), help="Folder for both runs, verify.json and the report."),
         max_new_tokens: int | None = typer.Option(None, min=1, help="Longest answer, in tokens [default: 512]"),
@@ -70,6 +75,7 @@ def register(app: typer.Typer) -> None:
             max_over_refusal_increase=max_over_refusal_increase,
             min_answered=min_answered,
             max_price=max_price,
+            max_capability_loss=max_capability_loss,
             **({"require": tuple(require)} if require else {}),
         )
         given = {"max_new_tokens": max_new_tokens, "temperature": temperature, "samples": samples, "seed": seed}
@@ -80,15 +86,39 @@ def register(app: typer.Typer) -> None:
             judges=tuple(judge),
             sampling={name: value for name, value in given.items() if value is not None},
         )
-        found = _measured(plan, limits, out, overwrite=overwrite, write_report=write_report, as_json=as_json)
+        asked = _tasks(task, tasks_in, task_items, max_capability_loss)
+        found = _measured(
+            plan, limits, out, overwrite=overwrite, write_report=write_report, as_json=as_json, tasks=asked
+        )
         if not found.measured:
             raise typer.Exit(1)
         if not found.passed:
             raise typer.Exit(MISSED)
 
 
+def _tasks(names: list[str], folder: Path | None, limit: int | None, most: float | None) -> Tasks | None:
+    """Return the tasks asked for; both they and the threshold must be given, or neither."""
+    if bool(names) != (most is not None):
+        from demur.errors import ConfigError
+
+        raise ConfigError("--task and --max-capability-loss belong together: give both, or neither")
+    if not names:
+        return None
+    from demur.capability import Tasks, require
+
+    require()
+    return Tasks(names=tuple(names), folder=folder, limit=limit)
+
+
 def _measured(
-    plan: Plan, limits: Limits, out: Path, *, overwrite: bool, write_report: bool, as_json: bool
+    plan: Plan,
+    limits: Limits,
+    out: Path,
+    *,
+    overwrite: bool,
+    write_report: bool,
+    as_json: bool,
+    tasks: Tasks | None = None,
 ) -> Verification:
     """Measure both sides, write verify.json and the report, and show what was found."""
     from demur import report
@@ -98,8 +128,9 @@ def _measured(
     from demur.verify import verify
 
     with progress(quiet=as_json) as tell:
-        runs = both(plan, out, overwrite=overwrite, priced=limits.max_price is not None, progress=tell)
-    found = verify(runs.before, runs.after, limits, names=(plan.a.name, plan.b.name), price=runs.price)
+        runs = both(plan, out, overwrite=overwrite, priced=limits.max_price is not None, tasks=tasks, progress=tell)
+    names = (plan.a.name, plan.b.name)
+    found = verify(runs.before, runs.after, limits, names=names, price=runs.price, capability=runs.capability)
     write_json(out / "verify.json", to_json(found))
     write_json(out / "floor.json", to_json(found.floor))
     pages = report.write(out) if write_report else ()

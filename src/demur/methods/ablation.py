@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from demur.lm import LM
 
 EXTRA = "local"
+SPACE = {"layer": "layer", "against": ["harmful", "borderline"], "strength": [1.0], "scale": (0.1, 1.0)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

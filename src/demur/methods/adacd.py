@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 EXTRA = "local"
 READS = "nothing"
+SPACE = {"horizon": [1, 4, 10], "scale": (0.1, 1.2)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from demur.lm import LM
 
 EXTRA = "local"
+SPACE = {"shares": (0.2, 0.8), "against": ["harmful", "borderline"], "strengths": [1.0], "scale": (0.1, 2.0)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

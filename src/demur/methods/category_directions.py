@@ -26,6 +26,14 @@ if TYPE_CHECKING:
     from demur.lm import LM
 
 EXTRA = "local"
+SPACE = {
+    "layer": "layer",
+    "rank": [1, 2, 4],
+    "quantiles": (0.0005, 0.03, "log"),
+    "towards": [False, True],
+    "strengths": [1.0],
+    "scale": (0.25, 1.5),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,14 @@ if TYPE_CHECKING:
     from demur.lm import LM
 
 EXTRA = "local"
+SPACE = {
+    "layer": "layer",
+    "quantile": (0.0005, 0.03, "log"),
+    "against": ["harmful", "borderline"],
+    "positions": ["all", "last_prompt"],
+    "strength": [1.0],
+    "scale": (0.25, 2.0),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,13 @@ if TYPE_CHECKING:
     from demur.lm import LM
 
 EXTRA = "local"
+SPACE = {
+    "layer": "layer",
+    "against": ["harmful", "borderline"],
+    "positions": ["all", "last_prompt"],
+    "strength": [1.0],
+    "scale": (0.1, 2.0),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 EXTRA = "local"
 READS = "dev unless text"
+SPACE = {"texts": ["helpful", "meaning", "short", "mistral", "safety"]}
 
 TEXTS: Mapping[str, str] = {
     "helpful": "You are a helpful assistant. Always answer the question, and answer it directly and completely.",

@@ -1,0 +1,156 @@
+"""The search of `demur tune`, on objectives that cost nothing: the space, the study, and a kill in its midst."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from demur import registry, stats
+from demur.benchmarks.instructed import Instructed
+from demur.errors import ConfigError, NotFound, Unavailable
+from demur.tuning import space as spaces
+from demur.tuning.clock import Clock
+from demur.tuning.front import allowed, front, spread, worth_judging
+from demur.tuning.settings import Tuning, claim
+from demur.tuning.space import Point, axes, searchable
+from demur.tuning.study import JOURNAL, Scores, Trial, search
+from tests.unit.tuning_fake import SPACE, worth
+
+FAKE = [sys.executable, "-m", "tests.unit.tuning_fake"]
+
+
+@pytest.fixture(autouse=True)
+def quick_disk(monkeypatch):
+    """Leave out what guards against the machine's end, which no test brings about."""
+    monkeypatch.setattr("os.fsync", lambda handle: None)
+
+
+def rows(trials):
+    return [(t.number, t.point, t.scores) for t in trials]
+
+
+def test_a_killed_study_loses_at_most_one_evaluation_and_ends_as_an_undisturbed_one(tmp_path):
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    process = subprocess.Popen([*FAKE, str(killed), "20", "0.005"])
+    while not (killed / "asked").is_file() or len((killed / "asked").read_text().splitlines()) < 17:
+        assert process.poll() is None
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    with (killed / JOURNAL).open("ab") as journal:
+        journal.write(b'{"op_code":')  # a line that was being written
+    before = len((killed / "asked").read_text().splitlines())
+    asked = []
+    found = search(SPACE, lambda p: (asked.append(p), worth(p))[1], killed, trials=20, seed=3)
+    assert before + len(asked) <= len(found) + 1
+    assert rows(found) == rows(search(SPACE, worth, whole, trials=20, seed=3))
+
+
+def test_the_search_begins_with_every_default_and_goes_where_the_constraint_allows(tmp_path):
+    found = search(SPACE, worth, tmp_path, trials=40, seed=0)
+    assert {t.point.candidate for t in found[:4]} == {"steering", "ablation", "adapter", "text"}
+    assert all(t.point.scale == 1.0 for t in found[:4])
+    allowed = [t.scores.answered for t in found if t.scores.violation <= 0]
+    assert max(allowed) > 0.72  # 0.74 is the best there is
+    later = found[len(found) // 2 :]
+    assert sum(t.scores.violation <= 0 for t in later) > len(later) / 2
+
+
+def test_no_more_is_evaluated_when_the_time_is_up_or_the_number_is_reached(tmp_path):
+    assert len(search(SPACE, worth, tmp_path, trials=30, more=lambda: False)) == len(SPACE.starts())
+    again = search(SPACE, pytest.fail, tmp_path, trials=4)
+    assert len(again) == len(SPACE.starts())
+
+
+@pytest.mark.parametrize("method", searchable())
+def test_every_declared_space_names_settings_of_its_method(method):
+    known = {f.name for f in registry.fields("methods", method)}
+    for axis in axes(method, 4):
+        assert axis.name in known | {"scale"}
+        assert axis.start is not None
+
+
+def test_what_a_part_sets_is_not_searched():
+    assert "layer" not in {a.name for a in axes("gated_steering:layer=1", 4)}
+    with pytest.raises(NotFound, match="layr"):
+        axes("gated_steering:layr=1", 4)
+    with pytest.raises(ConfigError, match="declares no SPACE"):
+        axes("rephrase", 4)
+
+
+@pytest.mark.parametrize("value", [[], (1, 0), (0.0, 1.0, "log"), "depth", (1,)])
+def test_a_malformed_space_is_named(value, monkeypatch):
+    monkeypatch.setattr(spaces.registry, "space", lambda name: {"strength": value})
+    with pytest.raises(ConfigError, match="SPACE of method steering: strength"):
+        axes("steering", 4)
+
+
+def test_a_point_reads_as_what_it_does():
+    point = Point(candidate="steering:layer=2", settings={"layer": 2, "positions": "all"}, scale=0.25)
+    assert str(point) == "steering:layer=2,positions=all x0.25"
+
+
+def trial(number, answered, price, miss=0.0):
+    scores = Scores(answered=answered, price=price, constraints={"floor": miss})
+    return Trial(number=number, point=Point(candidate="m", settings={}, scale=number + 1), scores=scores, seconds=1.0)
+
+
+def test_the_front_holds_what_nothing_beats_in_both():
+    points = [trial(0, 0.5, 0.1), trial(1, 0.7, 0.2), trial(2, 0.6, 0.3), trial(3, 0.7, 0.2), trial(4, 0.9, 0.9)]
+    assert front([t.scores for t in points]) == [4, 1, 3, 0]
+    assert front([trial(0, 0.5, 1e-6).scores, trial(1, 0.7, 1e-4).scores]) == [1]  # neither price is worth a word
+
+
+def test_near_misses_take_turns_with_the_front_and_like_points_are_judged_once():
+    kept = [trial(0, 0.80, 0.010), trial(1, 0.795, 0.009), trial(2, 0.70, 0.005), trial(3, 0.60, 0.002)]
+    others = [trial(4, 0.95, 0.02, miss=0.01), trial(5, 0.99, 0.03, miss=0.5), trial(6, 0.4, 0.0001)]
+    found = worth_judging([*kept, *others], base=0.5, slack=0.02, most=9)
+    assert [t.number for t in found] == [0, 2, 4, 3]
+    hopeless = [trial(7, 0.9, 0.1, miss=0.6), trial(8, 0.8, 0.1, miss=0.3)]
+    assert [t.number for t in worth_judging(hopeless, base=0.5, slack=0.02, most=1)] == [8]
+
+
+def test_what_may_be_lost_is_what_the_floor_still_shows():
+    """Tango's bound without gains: on 424 prompts 3 losses are within 2 points and 4 are not; on 100 none can be."""
+    assert allowed(424, 0.02) == pytest.approx(3 / 424)
+    assert stats.tango_lower(0, 3, 424) >= -0.02 > stats.tango_lower(0, 4, 424)
+    assert allowed(100, 0.02) == 0
+    assert allowed(0, 0.02) == 0
+
+
+def test_calibration_is_spread_over_the_range():
+    trials = [trial(i, a, 0.1) for i, a in enumerate((0.9, 0.1, 0.5, 0.51, 0.3, 0.7))]
+    assert [t.number for t in spread(trials, 3)] == [1, 2, 0] or [t.number for t in spread(trials, 3)] == [1, 3, 0]
+    assert len(spread(trials, 10)) == 6
+
+
+def test_time_is_counted_over_all_runs(tmp_path):
+    clock = Clock.of(tmp_path, 1.0)
+    clock.started -= 40
+    clock.keep()
+    assert 19 < Clock.of(tmp_path, 1.0).left < 20.1
+
+
+def test_a_folder_holds_one_search_whose_budgets_may_change(tmp_path):
+    claim(Tuning(), tmp_path)
+    claim(Tuning(minutes=30, trials=9, judged=3), tmp_path)
+    with pytest.raises(ConfigError, match=r"margin was 0\.02, here 0\.05"):
+        claim(Tuning(margin=0.05), tmp_path)
+    claim(Tuning(margin=0.05), tmp_path, overwrite=True)
+
+
+def test_instructed_prompts_follow_the_benchmarks():
+    assert Tuning().instructed()[1] == ("world:system=restrict,split=test",)
+    real = Tuning(model="m", dev=("xstest",), test=("oktest",))
+    assert real.instructed() == (("instructed:split=validation",), ("instructed:split=test",))
+    assert (Tuning().longest, real.longest) == (48, 512)
+    groups = [{p.group for p in Instructed(split=half)()} for half in ("validation", "test")]
+    assert not groups[0] & groups[1]
+
+
+def test_without_optuna_the_message_holds_the_command(monkeypatch, tmp_path):
+    monkeypatch.setitem(registry.EXTRAS, "tune", ("not_there",))
+    with pytest.raises(Unavailable, match=r"pip install 'demur\[tune\]'"):
+        search(SPACE, worth, tmp_path, trials=1)
