@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from docstrings import cell, code, folded, table, text
+from docstrings import cell, code, folded, line, table, text
 
 import demur
 from demur import registry
@@ -37,7 +37,7 @@ def modules() -> str:
     for home in MODULES:
         tree = ast.parse(_source(home))
         parts += [f"## demur.{home}", text(ast.get_docstring(tree) or "").partition("\n\n")[0]]
-        parts += [folded(f"`{_head(node)}`", _member(node, home)) for node in _public(tree.body)]
+        parts += [folded(_title(node), _member(node, home)) for node in _public(tree.body)]
     return "\n\n".join(parts)
 
 
@@ -56,8 +56,9 @@ def _public(body: list[ast.stmt]) -> Iterator[ast.ClassDef | ast.FunctionDef]:
             yield node
 
 
-def _head(node: ast.ClassDef | ast.FunctionDef) -> str:
-    return f"class {node.name}" if isinstance(node, ast.ClassDef) else f"{node.name}()"
+def _title(node: ast.ClassDef | ast.FunctionDef) -> str:
+    name = f"class {node.name}" if isinstance(node, ast.ClassDef) else f"{node.name}()"
+    return f"`{name}` {line((ast.get_docstring(node) or '').partition(chr(10))[0])}"
 
 
 def _member(node: ast.stmt, home: str) -> str:

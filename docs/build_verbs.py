@@ -42,9 +42,15 @@ def _command(path: str, command: Any) -> str:
     if arguments:
         lines.append(table(("argument", "what it is"), [[code(p.name.upper()), _meaning(p)] for p in arguments]))
     if options:
-        rows = [[" ".join(map(code, [*p.opts, *p.secondary_opts])), _default(p), _meaning(p)] for p in options]
+        rows = [[_names(p), _default(p), _meaning(p)] for p in options]
         lines.append(table(("option", "default", "meaning"), rows))
     return "\n\n".join(lines)
+
+
+def _names(parameter: Any) -> str:
+    """Return the spellings of an option; of a switch that is off by default, only those that turn it on."""
+    off = [] if parameter.default is False else parameter.secondary_opts
+    return " ".join(map(code, [*parameter.opts, *off]))
 
 
 def _meaning(parameter: Any) -> str:
@@ -62,4 +68,6 @@ def _default(parameter: Any) -> str:
         return "<br>".join(code(str(one)) for one in value)
     if isinstance(value, enum.Enum):
         return code(str(value.value))
-    return "" if value is None or value == "" or isinstance(value, bool) or callable(value) else code(str(value))
+    if isinstance(value, bool):
+        return "on" if value else ""
+    return "" if value is None or value == "" or callable(value) else code(str(value))

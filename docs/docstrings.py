@@ -48,7 +48,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def folded(title: str, body: str) -> str:
     """Return a block that opens on a click, and without JavaScript too."""
     inner = "\n".join(f"    {row}" if row else "" for row in body.splitlines())
-    return f'??? note "{title}"\n\n{inner}'
+    heading = title.replace('"', "&quot;")
+    return f'??? quote "{heading}"\n\n{inner}'
 
 
 def papers(doc: str) -> tuple[str, ...]:

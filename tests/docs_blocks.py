@@ -8,6 +8,7 @@ Every fenced block says its language. What stands in HTML comments right above i
     <!-- file: NAME -->        it is the content of that file
     <!-- input: TEXT -->       what the reader types, lines parted by "|"
     <!-- server -->            a small chat server stands behind 127.0.0.1:8000 while it runs
+    <!-- serves -->            its command runs beside the rest of the page, in place of 127.0.0.1:8000
     <!-- goes on: PAGE -->     (at the top of a page) its folder is what PAGE leaves behind
 """
 
@@ -37,7 +38,7 @@ from demur.settings import parse_part, part_from
 
 ROOT = Path(__file__).resolve().parents[1]
 CODE = ("python", "sh", "toml", "json", "jsonl", "csv")
-NOTES = ("not run", "exits", "file", "input", "server", "slow", "goes on")
+NOTES = ("not run", "exits", "file", "input", "server", "slow", "serves", "goes on")
 ADDRESS = "127.0.0.1:8000"
 KINDS = {
     "benchmark": "benchmarks", "fit_on": "benchmarks", "dev": "benchmarks", "test": "benchmarks",

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +57,39 @@ def _follow(page: str, folder: Path, *, slow: bool) -> None:
             server = stack.enter_context(serving(ChatServer(reply=answered)))
             address = server.url.removeprefix("http://").removesuffix("/v1")
         for block in wanted:
-            docs_blocks.run(block, folder, names, address)
+            if "serves" in block.notes:
+                address = stack.enter_context(_served(block, folder))
+            else:
+                docs_blocks.run(block, folder, names, address)
+
+
+@contextmanager
+def _served(block: docs_blocks.Block, folder: Path) -> Iterator[str]:
+    """Run the server of a block in a process of its own; give its host and port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [*block.commands()[0][1:], "--port", str(port)]
+    process = subprocess.Popen([sys.executable, "-m", "demur.cli", *words], cwd=folder, stdout=subprocess.DEVNULL)
+    try:
+        _wait(f"http://127.0.0.1:{port}/v1/models", process)
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        assert process.wait(60) == 0
+
+
+def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
+    """Wait until a server answers."""
+    until = time.monotonic() + 300
+    while time.monotonic() < until and process.poll() is None:
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+        except OSError:
+            time.sleep(0.2)
+        else:
+            return
+    raise AssertionError(f"{url} does not answer; the server's status is {process.poll()}")
 
 
 @pytest.mark.parametrize("page", PAGES)

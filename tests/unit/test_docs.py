@@ -52,6 +52,17 @@ def test_a_wrong_command_is_told(command: str, says: str) -> None:
         docs_blocks.understand(Block("page.md", 1, "sh", command))
 
 
+@pytest.mark.parametrize("method", registry.names("methods"))
+def test_a_method_says_what_is_its_papers_and_what_is_ours(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    from build_parts import LINE_BY_LINE
+
+    if where := LINE_BY_LINE.get(method):
+        assert "ours" in docs_blocks.pages()[f"docs/{where}.md"]
+    else:
+        assert re.search(r"\b[Oo]urs\b", registry.documentation("methods", method))
+
+
 def test_every_verb_and_open_folder_has_a_page() -> None:
     assert [v for v in VERBS if not (ROOT / "docs" / "verbs" / f"{v}.md").is_file()] == []
     assert [k for k in registry.KINDS if not (ROOT / "docs" / "parts" / f"{k}.md").is_file()] == []
