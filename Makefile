@@ -3,7 +3,7 @@
 #   make demo    install into .venv, then measure, explain, mitigate, verify and report on the embedded model
 #   make test    the tests            make check   ruff and mypy
 #   make perf    demur beside its peers, as a table of ratios
-#   make docs    rebuild docs/reference.md from the package
+#   make docs    the documentation, into site/ (open site/index.html); nothing is fetched but the builder itself
 #
 # TORCH_INDEX=<url>  take torch (and only torch) from that package index, for instance one with CPU-only builds
 # PYTHON=python3.12  the interpreter that makes .venv (3.11 or newer)
@@ -17,6 +17,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 LOCAL := $(VENV)/.installed-local
 DEV := $(VENV)/.installed-dev
+DOCS := $(VENV)/.installed-docs
 
 .PHONY: demo test check perf docs
 .DEFAULT_GOAL := demo
@@ -35,8 +36,8 @@ check: $(DEV)
 perf: $(LOCAL)
 	$(BIN)/python perf/run.py
 
-docs: $(LOCAL)
-	$(BIN)/python docs/build.py
+docs: $(DOCS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -54,6 +55,11 @@ endif
 $(LOCAL): pyproject.toml constraints.txt $(VENV)/.installed-torch
 	@echo "==> installing demur[local] into $(VENV) (the first time this takes a few minutes)"
 	$(PIP) -e '.[local]'
+	@touch $@
+
+$(DOCS): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "==> installing demur[docs] into $(VENV)"
+	$(PIP) -e '.[docs]'
 	@touch $@
 
 $(DEV): $(LOCAL)

@@ -7,11 +7,13 @@ import datetime as dt
 import importlib.metadata
 import platform
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from types import ModuleType
+from typing import Any, TypeVar
 
 from demur import judges as judging
 from demur import results
@@ -308,3 +310,13 @@ def git_revision() -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
+
+
+class _Verb(ModuleType):
+    """This module, which can be called as its verb: once it is imported, `demur.measure` is the module."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> LoadedRun:
+        return measure(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _Verb

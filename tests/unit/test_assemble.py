@@ -133,3 +133,12 @@ def test_the_models_own_sampling_is_that_of_the_generators_model() -> None:
 def test_a_side_is_a_model_or_a_part() -> None:
     assert Side(what="organism").generator().settings == {"model": "organism"}
     assert Side(what="http:base_url=http://127.0.0.1:9/v1").generator().name == "http"
+
+
+def test_the_verb_measure_can_be_called_however_it_was_come_by(tmp_path):
+    import demur
+    import demur.measure as module
+
+    what = measurement(benchmarks=["world:limit=6"], judges=["keyword"], generator="fake", sampling=Sampling())
+    for verb in (demur.measure, module, module.measure):
+        assert verb(what, tmp_path / "run").metrics

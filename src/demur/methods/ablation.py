@@ -20,7 +20,9 @@ SPACE = {"layer": "layer", "against": ["harmful", "borderline"], "strength": [1.
 class Ablation:
     """Ablate one direction from every writer of the residual stream: W − strength · r rᵀ W.
 
-    Directional ablation of Arditi et al. (arXiv 2406.11717), with partial strength in weight semantics.
+    Directional ablation of Arditi et al. (arXiv 2406.11717), at every layer and token, as there. Ours: partial
+    strength in weight semantics, the direction of one given layer (the paper searches; see `refusal_direction`), and
+    that it may be the direction of borderline refusals.
     """
 
     layer: int = 2

@@ -30,6 +30,9 @@ class GatedSteering:
 
     The mean difference that carries refusal often does not tell harmful prompts from wrongly refused ones, while
     a linear probe on the same states does: the model holds the distinction and does not act on it.
+
+    Ours, from parts that others have: the vector of `steering`, and a condition as CAST has one (see `cast`), here a
+    linear probe whose threshold a share of unseen harmful prompts sets.
     """
 
     layer: int = 2

@@ -27,7 +27,9 @@ class Steering:
     """Steer every prompt away from refusal at one layer: h − strength · v.
 
     v = mean(refused) − mean(answered plain) at the last prompt token, in the stream after the block (the
-    difference in means of Arditi et al., arXiv 2406.11717, used as activation addition).
+    difference in means of Arditi et al., arXiv 2406.11717, used as activation addition). Theirs: difference, token and
+    addition. Ours: what is refused and answered is the model's own doing as judged, the direction may be that of
+    borderline refusals, and the defaults, which are those of the embedded model.
     """
 
     layer: int = 2
