@@ -27,12 +27,23 @@ class RefusalCurve:
     prompts: Mapping[str, tuple[tuple[int, ...], ...]]
     """Class -> prompts as tokens, with what an attack puts before the answer."""
     openers: Openers
-    """First tokens of the untouched model's refusals; a model that learns to refuse in other words is not seen."""
+    """First tokens of the untouched model's refusals, or of those that are taught; a model that learns to refuse in
+    other words is not seen."""
 
     @classmethod
-    def of(cls, lm: LM, data: FitData, *, each: int = 48, seed: int = 0) -> RefusalCurve | None:
-        """Take prompts of the `dev` split, and openers from the answers there are; None where none can be found."""
-        openers = _openers(lm, data.examples)
+    def of(
+        cls, lm: LM, data: FitData, *, taught: Sequence[Example] = (), each: int = 48, seed: int = 0
+    ) -> RefusalCurve | None:
+        """Take prompts of the `dev` split, and openers from the answers there are; None where none can be found.
+
+        Args:
+            lm: the model.
+            data: its `dev` split is asked.
+            taught: answers with their labels that give the openers, where the model before refuses nothing.
+            each: prompts of each class, at most.
+            seed: of their choice.
+        """
+        openers = _openers(lm, taught or data.examples)
         if openers is None:
             return None
         found: dict[str, list[Example]] = {name: [] for name in CLASSES}

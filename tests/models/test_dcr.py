@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import peft
 import pytest
 import torch
 
+from demur import training
+from demur.errors import ConfigError, DataError
 from demur.interventions.adapter import Adapter
 from demur.lm import attach
 from demur.lora import DOWN, UP, Lora
@@ -70,14 +73,17 @@ def data() -> FitData:
             ):
                 expected = "refuse" if kind == "harmful" else "comply"
                 own = {"expected": expected, "kind": kind, "source": "t"}
+                own |= {"pair": f"harmful{split}{i}"} if kind == "borderline" else {}
                 prompt = Prompt(id=f"{kind}{split}{i}", text=f"{kind} {'y' * i}", **own)
                 made.append(Example(prompt=prompt, split=split, label=label, answer=said))
     return FitData(examples=tuple(made))
 
 
+SHORT = {"steps": 6, "refine_batch": 4, "refine_rate": 1e-2, "refine_rank": 2, "gamma": 8.0, "drift": 9.0}
+
+
 def test_both_stages_train_and_are_saved_as_one_adapter(tmp_path: Path) -> None:
-    short = {"steps": 6, "refine_batch": 4, "refine_rate": 1e-2, "refine_rank": 2, "gamma": 8.0, "drift": 9.0}
-    method = Dcr(**short, rank=2, batch=4, epochs=1, checkpoints=2, max_new_tokens=2, judge="keyword", weaker=())
+    method = Dcr(**SHORT, rank=2, batch=4, epochs=1, checkpoints=2, max_new_tokens=2, judge="keyword", weaker=())
     model = lm("llama")
     given = method.fit(model, FitData(examples=data().examples, out=tmp_path))
     first = json.loads((tmp_path / "training" / "refine" / "refine.json").read_text())
@@ -89,3 +95,44 @@ def test_both_stages_train_and_are_saved_as_one_adapter(tmp_path: Path) -> None:
     assert {used[n] for n in used if "layers.1." in n} == {2}  # the first ends at the middle block
     pairs = [json.loads(line) for line in next(tmp_path.rglob("pairs.jsonl")).read_text().splitlines()]
     assert sum(row["prompt"]["kind"] == "harmful" for row in pairs) == 2  # the other two were the first stage's
+    second = json.loads((tmp_path / "training" / "tune" / "training" / "training.json").read_text())
+    assert [row["step"] for row in second["curve"]] == [0, 1, 2]  # refusals are known from what is taught
+    assert {"p_refuse plain", "p_refuse borderline", "p_refuse harmful"} <= set(second["curve"][0])
+
+
+def refined(out: Path, **settings: object) -> dict[str, float]:
+    """Run the first stage alone; return the score of its last checkpoint."""
+    method, rows = Dcr(**{**SHORT, "checkpoints": 1, **settings}), data()
+    method.refine(lm("llama"), rows, *method._classes(rows), 0, out)
+    return dict(json.loads((out / "refine.json").read_text())["tried"][-1])
+
+
+def test_what_parts_the_classes_can_be_chosen_and_plain_prompts_kept(tmp_path: Path) -> None:
+    circle = refined(tmp_path / "circle")
+    assert refined(tmp_path / "nce", loss="info_nce")["cosine"] != circle["cosine"]
+    kept = refined(tmp_path / "kept", keep=100.0)
+    assert kept["drift"] < circle["drift"] / 2
+    assert kept["cosine"] != circle["cosine"]
+
+
+def test_twins_are_read_together_and_attacks_not_at_all() -> None:
+    rows = data().examples
+    attacked = [
+        dataclasses.replace(e, prompt=dataclasses.replace(e.prompt, id=f"a{e.prompt.id}", category="attack-prefill"))
+        for e in rows
+        if e.prompt.kind == "harmful"
+    ]
+    given = FitData(examples=(*rows, *attacked))
+    seeming, toxic = Dcr(twins=True)._classes(given)
+    assert [e.prompt.pair for e in seeming] == [e.prompt.id for e in toxic]
+    assert len(seeming) == 2  # half of the harmful ones are left to the second stage
+    assert {e.prompt.category for e in Dcr()._classes(given)[1]} == {""}
+    alone = FitData(examples=tuple(dataclasses.replace(e, prompt=dataclasses.replace(e.prompt, pair="")) for e in rows))
+    with pytest.raises(DataError, match="0 borderline fit prompts"):
+        Dcr(twins=True)._classes(alone)
+
+
+def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "processes", lambda: (0, 2))
+    with pytest.raises(ConfigError, match="2 processes; its first stage"):
+        Dcr().fit(lm("llama"), data())

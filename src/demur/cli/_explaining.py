@@ -194,6 +194,18 @@ def show_kernels(record: dict[str, Any], folder: Path, pictures: Sequence[Path])
     out.print(f"file: {folder / 'kernels.json'}", highlight=False)
 
 
+def show_spill(rows: Sequence[dict[str, Any]], picture: Path) -> None:
+    """Print P(refuse) by method, place and class: the mean over seeds, and the least and the most."""
+    classes = ("harmful", "attacked", "borderline", "plain")
+    lines = []
+    for r in rows:
+        update = "" if r["update"] is None else f" ({r['update']['mean']:.0f})"
+        cells = ["" if r[c] is None else f"{r[c]['mean']:.2f} [{r[c]['low']:.2f}, {r[c]['high']:.2f}]" for c in classes]
+        lines.append([r["method"], r["at"] + update, str(r["seeds"]), *cells])
+    table("P(refuse): mean over seeds [least, most]", ("method", "at", "seeds", *classes), lines, right=range(2, 7))
+    console().print(f"picture: {picture}", highlight=False)
+
+
 def _interval(row: dict[str, Any]) -> str:
     if row["value"] is None:
         return "no data"

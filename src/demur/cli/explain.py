@@ -7,7 +7,15 @@ from pathlib import Path
 import typer
 
 from demur.cli._console import console, emit_json, progress
-from demur.cli._explaining import show_boundary, show_causes, show_kernels, show_prompt, show_triggers, side_by_side
+from demur.cli._explaining import (
+    show_boundary,
+    show_causes,
+    show_kernels,
+    show_prompt,
+    show_spill,
+    show_triggers,
+    side_by_side,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -19,7 +27,7 @@ def register(app: typer.Typer) -> None:
     def _group() -> None:
         """Explain what a model refuses."""
 
-    for add in (_boundary, _causes, _triggers, _prompt, _kernels):
+    for add in (_boundary, _causes, _triggers, _prompt, _kernels, _spill):
         add(group)
 
 
@@ -221,3 +229,23 @@ def _kernels(group: typer.Typer) -> None:
             emit_json(found)
         else:
             show_kernels(found, folder, pictures)
+
+
+def _spill(group: typer.Typer) -> None:
+    @group.command(help="How far refusals spill while a model learns to refuse: P(refuse) by class along trainings.")
+    def spill(
+        folders: list[Path] = typer.Argument(..., help="Folders of recipes or fits of stl, stl_aug or dcr."),
+        level: float = typer.Option(0.5, help="P(refuse) of harmful prompts at which methods are compared."),
+        step: list[int] = typer.Option([], help="Updates at which they are, too [default: quarters]; repeatable."),
+        out: Path | None = typer.Option(None, help="The picture, SVG [default: spill.svg in the first folder]."),
+        as_json: bool = typer.Option(False, "--json", help="Print the table as JSON."),
+    ) -> None:
+        from demur.explain.spill import curves, draw, table
+
+        found = curves(folders)
+        rows = table(found, level=level, steps=step)
+        picture = draw(found, out or folders[0] / "spill.svg")
+        if as_json:
+            emit_json(rows)
+        else:
+            show_spill(rows, picture)

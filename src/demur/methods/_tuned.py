@@ -23,6 +23,7 @@ from demur.interventions.adapter import Adapter
 from demur.lora import Lora
 from demur.methods._contrast import Against, Contrast, Positions
 from demur.methods._held_out import Aim, HeldOut
+from demur.refusal_curve import RefusalCurve
 from demur.responses import Ask, Dropped, Made, Pair, Role
 from demur.training import How, Objective
 from demur.types import DEFAULT_JUDGE, Example, FitData, Judge
@@ -113,6 +114,9 @@ def tuned(
 ) -> Adapter:
     """Train on pairs and return the checkpoint that is best on the dev split, as `HeldOut.choose` says.
 
+    `training.json` says what was tried; for a model that is given its safety (`aim` is `balance`), also how probable
+    a refusal was along the training, by class of prompts.
+
     Raises:
         DataError: when there is nothing to train on.
         ModelError: when the loss is not finite.
@@ -124,14 +128,28 @@ def tuned(
         )
     held_out = HeldOut.of(data, judge, method.max_new_tokens)
     trained = training.train(
-        lm, rows, out, objective=objective, how=how(method), score=lambda c: held_out.score(lm, adapter(c))
+        lm,
+        rows,
+        out,
+        objective=objective,
+        how=how(method),
+        score=lambda c: held_out.score(lm, adapter(c)),
+        probe=RefusalCurve.of(lm, data, taught=taught(found), seed=method.seed) if aim == "balance" else None,
     )
     if training.processes()[0] != 0:
         return adapter(trained.checkpoints[-1])  # the first process alone chooses and saves
     chosen, table = held_out.choose(lm, trained.checkpoints, method.weaker, aim=aim)
-    record = {"why": chosen.note, "tried": table, "losses": trained.losses}
+    record = {"why": chosen.note, "tried": table, "losses": trained.losses, "curve": trained.curve}
     write_json(out / RECORD, {**record, "pairs": Counter(p.role for p in found)})
     return chosen
+
+
+def taught(found: Sequence[Pair]) -> list[Example]:
+    """Return the answers that are taught, each with what it is: the words in which a model learns to refuse."""
+    return [
+        Example(prompt=p.prompt, split="fit", answer=p.chosen, label="refusal" if p.role == "harmful" else "compliance")
+        for p in found
+    ]
 
 
 def how(method: Any) -> How:

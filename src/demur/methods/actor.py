@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from sklearn.metrics import silhouette_score
@@ -46,6 +46,9 @@ class Actor:
     """The block that is trained and after which states are shifted; -1: where the classes part best."""
     amount: float = 0.5
     """How much of the component along R is taken away or added."""
+    origin: Literal["zero", "plain"] = "zero"
+    """Where the component along R is measured from: zero, as in the formula known to us, or the mean of the plain
+    prompts. Where all states lie on the far side of zero, less of a negative component is a step towards refusal."""
     rounds: int = 3
     """How often R is taken anew."""
     steps: int = 60
@@ -98,15 +101,17 @@ class Actor:
 
     def _round(self, lm: LM, groups: Sequence[Sequence[Example]], layer: int, out: Path) -> Lora:
         states = [capture(lm, [e.prompt for e in group], layers=(layer,))[:, 0] for group in groups[1:]]
-        direction = states[1].double().mean(0) - states[0].double().mean(0)
+        plain = states[0].double().mean(0)
+        direction = states[1].double().mean(0) - plain
+        origin = plain.float() if self.origin == "plain" else torch.zeros_like(plain).float()
         draws = []
         for number, group in enumerate(groups):
             some = [passage(lm, e.prompt, "") for e in group]
             draws.append(cycle([_towards(one, harmful=number == 2) for one in some], seed=self.seed))
         loss = Representation(
-            terms={"shift": self._shifting(layer, direction.float())},
+            terms={"shift": self._shifting(layer, direction.float(), origin)},
             layers=(layer,),
-            record={"loss": "shift", "layer": layer, "amount": self.amount},
+            record={"loss": "shift", "layer": layer, "amount": self.amount, "origin": self.origin},
         )
         how = How(
             rate=self.rate,
@@ -125,11 +130,12 @@ class Actor:
         done = training.train(lm, rows, out, objective=loss, how=how)
         return Lora.read(done.checkpoints[-1].folder)
 
-    def _shifting(self, layer: int, direction: torch.Tensor) -> Any:
+    def _shifting(self, layer: int, direction: torch.Tensor, origin: torch.Tensor) -> Any:
         def term(read: Read) -> Any:
             rows = torch.arange(len(read.answer), device=read.answer.device)
             before = read.before[layer][rows, read.answer - 1]
-            target = losses.shifted(before, direction.to(before.device), self.amount * read.item)
+            start, along = origin.to(before.device), direction.to(before.device)
+            target = start + losses.shifted(before - start, along, self.amount * read.item)
             return losses.apart(read.last_prompt((layer,))[0], target)
 
         return term

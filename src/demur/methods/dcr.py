@@ -7,12 +7,13 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
 
 from demur import losses, training
+from demur.errors import ConfigError, DataError
 from demur.files import fingerprint, write_json
 from demur.interventions.adapter import Adapter
 from demur.lm import LM, attach
@@ -24,7 +25,7 @@ from demur.representation import Part, Passage, Read, Representation, alternate,
 from demur.residuals import capture
 from demur.screen import Screen
 from demur.training import How
-from demur.types import Example, FitData
+from demur.types import ATTACK, Example, FitData
 from demur.weights import edits_of, swapped
 
 if TYPE_CHECKING:
@@ -50,16 +51,26 @@ class Dcr:
     """Most borderline prompts of the first stage."""
     toxic: int = 500
     """Most harmful prompts of the first stage; at most half of those there are, the rest is for the second."""
+    twins: bool = False
+    """Whether the two classes are controlled: borderline prompts with their own harmful twins, so that both come from
+    the same requests; every batch then holds both of each pair."""
+    loss: Literal["circle", "info_nce"] = "circle"
+    """What parts them: Circle loss (the paper's) or InfoNCE with several positives."""
     margin: float = 0.25
     """Circle loss's margin, and the cosine between the classes at which the first stage has done enough."""
     gamma: float = 64.0
     """Circle loss's scale."""
+    temperature: float = 0.1
+    """InfoNCE's temperature."""
+    keep: float = 0.0
+    """Weight of an extension of ours in the first stage: KL of the first token against the model before, on plain fit
+    prompts, half as many per update as are parted."""
     drift: float = 0.05
     """Most KL of the first token on plain prompts that the first stage may cost."""
     steps: int = 120
     """Updates of the first stage at most."""
     refine_batch: int = 32
-    """Prompts per update of the first stage, all read at once; half of each class."""
+    """Prompts per update of the first stage, all read at once by one process; half of each class."""
     refine_rate: float = 1e-5
     """The rate of the first stage; a tiny model wants more (3e-4)."""
     refine_rank: int = 16
@@ -97,17 +108,19 @@ class Dcr:
         """Train both stages on the `fit` split, choosing a checkpoint of each on `dev`.
 
         Raises:
-            ConfigError: for a layer out of range.
-            DataError: when plain, borderline or harmful prompts are missing.
+            ConfigError: for a layer out of range; for several processes, each of which would part half of the pairs.
+            DataError: when plain, borderline or harmful prompts (or twins) are missing.
             ModelError: when a loss is not finite.
         """
+        if (count := training.processes()[1]) > 1:
+            raise ConfigError(
+                f"dcr: {count} processes; its first stage compares the prompts that are read at once, and each process "
+                "would see a part of the pairs, which is another loss. Run it in one process"
+            )
         layer = max(0, lm.n_layers // 2 - 1) if self.layer == -1 else self.layer
         check_layers(lm, (layer,))
         data.of("plain", "fit", label="compliance")
-        dice = random.Random(self.seed)
-        benign, bad = (data.of(kind, "fit", least=2) for kind in ("borderline", "harmful"))
-        seeming = dice.sample(benign, min(self.seeming, len(benign)))
-        toxic = dice.sample(bad, min(self.toxic, len(bad) // 2))
+        seeming, toxic = self._classes(data)
         seen = {e.prompt.id for e in toxic}
         rest = FitData(
             examples=tuple(e for e in data.examples if e.prompt.id not in seen), judge=data.judge, out=data.out
@@ -121,6 +134,21 @@ class Dcr:
         lora = first.stacked(second.lora, strength=second.strength)
         return Adapter(lora=dataclasses.replace(lora, base=lm.ref.id), note=second.note)
 
+    def _classes(self, data: FitData) -> tuple[list[Example], list[Example]]:
+        """Return the two classes of the first stage, none under attack."""
+        dice = random.Random(self.seed)
+        benign, bad = (_bare(data.of(kind, "fit", least=2)) for kind in ("borderline", "harmful"))
+        if not self.twins:
+            seeming = dice.sample(benign, min(self.seeming, len(benign)))
+            return seeming, dice.sample(bad, min(self.toxic, len(bad) // 2))
+        by_id = {e.prompt.id: e for e in bad}
+        pairs = {e.prompt.pair: e for e in dice.sample(benign, len(benign)) if e.prompt.pair in by_id}
+        most = min(self.seeming, self.toxic, len(bad) // 2)
+        if len(pairs) < 2:
+            raise DataError(f"dcr: {len(pairs)} borderline fit prompts have their harmful twin there; twins need 2")
+        chosen = list(pairs.items())[:most]
+        return [e for _, e in chosen], [by_id[twin] for twin, _ in chosen]
+
     def refine(
         self, lm: LM, data: FitData, seeming: Sequence[Example], toxic: Sequence[Example], layer: int, out: Path
     ) -> Lora:
@@ -133,17 +161,25 @@ class Dcr:
             cycle([_labelled(passage(lm, e.prompt, ""), number) for e in group], seed=self.seed)
             for number, group in enumerate((seeming, toxic))
         ]
-        parts = [Part(role="circle", draw=alternate(*draws), each=self.refine_batch)]
+        parts = [Part(role=self.loss, draw=alternate(*draws), each=self.refine_batch)]
+        if self.keep:
+            plain = [_last(passage(lm, e.prompt, "")) for e in data.of("plain", "fit", label="compliance")]
+            half = max(1, self.refine_batch // 2)
+            parts.append(
+                Part(role="keep", draw=cycle(plain, seed=self.seed), each=half, coefficient=lambda done: self.keep)
+            )
+        size = sum(part.each for part in parts)
         loss = Representation(
-            terms={"circle": self._parting(layer)},
+            terms={self.loss: self._parting(layer), **({"keep": _kept} if self.keep else {})},
             layers=(layer,),
-            reference=False,
-            record={"loss": "circle", "layer": layer, "margin": self.margin, "gamma": self.gamma},
+            reference=bool(self.keep),
+            logits=frozenset({"keep"}),
+            record={"loss": self.loss, "layer": layer, **self._shape(), "keep": self.keep},
         )
         how = How(
             rate=self.refine_rate,
-            batch=self.refine_batch,
-            at_once=self.refine_batch,
+            batch=size,
+            at_once=size,
             rank=self.refine_rank,
             alpha=self.refine_rank,
             dropout=0.0,
@@ -166,12 +202,21 @@ class Dcr:
         if training.processes()[0] == 0:
             said = {"chosen": done.checkpoints[chosen].step, "enough": bool(enough), "within_drift": bool(fit)}
             write_json(out / "refine.json", {**said, "before": watch.before, "tried": table, "losses": done.losses})
-        return Lora.read(done.checkpoints[chosen].folder)
+        lora = Lora.read(done.checkpoints[chosen].folder)
+        Adapter(lora=lora).save(out / "intervention")  # to be explained and measured alone
+        return lora
+
+    def _shape(self) -> dict[str, float]:
+        """Return the settings of the loss."""
+        if self.loss == "circle":
+            return {"margin": self.margin, "gamma": self.gamma}
+        return {"temperature": self.temperature}
 
     def _parting(self, layer: int) -> Any:
+        loss = losses.circle if self.loss == "circle" else losses.info_nce
+
         def term(read: Read) -> Any:
-            states = read.last_prompt((layer,))[0]
-            return losses.circle(states, read.item, margin=self.margin, gamma=self.gamma)
+            return loss(read.last_prompt((layer,))[0], read.item, **self._shape())
 
         return term
 
@@ -219,6 +264,22 @@ def refined_model(lm: LM, lora: Lora) -> LM:
         module = training.shared_copy(lm)
     mark = fingerprint({name: float(tensor.double().norm()) for name, tensor in lora.tensors.items()})
     return LM(module=module, tokenizer=lm.tokenizer, ref=dataclasses.replace(lm.ref, revision="", adapter=mark))
+
+
+def _bare(rows: Sequence[Example]) -> list[Example]:
+    return [e for e in rows if not e.prompt.category.startswith(ATTACK)]
+
+
+def _last(one: Passage) -> Passage:
+    """Return a passage of which the last token alone is read."""
+    return dataclasses.replace(one, first=len(one.ids) - 1)
+
+
+def _kept(read: Read) -> Any:
+    """Return KL of the next token against the model before; only rows with logits are read."""
+    if read.logits is None:
+        raise ConfigError("dcr: the term `keep` was given no logits")
+    return losses.kl(*read.logits, read.mask)
 
 
 def _labelled(one: Passage, number: int) -> Passage:
