@@ -160,10 +160,10 @@ def test_mean_units_is_the_mean_unit_state_over_the_text() -> None:
 @pytest.mark.parametrize(
     "method",
     [
-        CircuitBreakers(**SHORT, erase=2, retain=2, dropped=0.5),
+        CircuitBreakers(**SHORT, erase=2, retain=2, dropped=0.5, erased="answer"),
         Mosr(**SHORT, erase=2, retain=2, say=0.5),
         XBoundary(**SHORT, erase=3, retain=3, boundary=1),
-        Repbend(**SHORT, each=2),
+        Repbend(**SHORT, each=2, distance="squared"),
     ],
     ids=lambda m: type(m).__name__,
 )
@@ -183,10 +183,11 @@ def test_without_weights_and_prefix_mosr_is_circuit_breakers(tmp_path: Path) -> 
         method.fit(lm("llama"), FitData(examples=DATA.examples, out=tmp_path / name))
         return json.loads((tmp_path / name / "training" / "training.json").read_text())["losses"]
 
-    short = {**SHORT, "steps": 2, "erase": 2, "retain": 2, "dropout": 0.0}
-    one = losses(Mosr(**short, weights="none", prefix="none"), "mosr")
-    # the same but for the tokens of the prompt before a retained refusal, which count nothing at the first update
-    assert one[0] == pytest.approx(losses(CircuitBreakers(**short), "cb")[0], rel=1e-5)
+    for more in ({}, {"distance": "squared", "erased": "answer"}):
+        short = {**SHORT, "steps": 2, "erase": 2, "retain": 2, "dropout": 0.0, **more}
+        one = losses(Mosr(**short, weights="none", prefix="none"), f"mosr{len(more)}")
+        # the same but for the tokens of the prompt before a retained refusal, which count nothing at the first update
+        assert one[0] == pytest.approx(losses(CircuitBreakers(**short), f"cb{len(more)}")[0], rel=1e-5)
 
 
 def test_what_cannot_be_done_is_said() -> None:
@@ -197,6 +198,22 @@ def test_what_cannot_be_done_is_said() -> None:
         XBoundary(**SHORT).fit(lm("llama"), none)
     with pytest.raises(ConfigError, match="weights='all' is not understood; allowed: olw1"):
         Mosr(weights="all").fit(lm("llama"), DATA)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="distance='l1' is not understood; allowed: norm, relative, squared"):
+        CircuitBreakers(distance="l1").fit(lm("llama"), DATA)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="erased='prompt' is not understood; allowed: text, answer"):
+        XBoundary(erased="prompt").fit(lm("llama"), DATA)  # type: ignore[arg-type]
+
+
+def test_the_answer_alone_is_erased_where_that_is_set() -> None:
+    from demur.methods._passages import without_prompt
+
+    model, texts = lm("llama"), Texts.of(DATA)
+    for share in (0.0, 0.5):
+        every, own = (without_prompt(model, texts.harmful, share, seed=0, whole=w) for w in (True, False))
+        for i in range(6):
+            one, two = every(i, random.Random(i)), own(i, random.Random(i))
+            assert (one.ids, one.first) == (two.ids, 0)
+            assert model.tokenizer.decode(two.ids[two.first :]).startswith("nonsense words")
 
 
 def test_the_longest_trained_above_the_floor_is_kept(tmp_path: Path) -> None:

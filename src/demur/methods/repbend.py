@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from demur import losses
 from demur.errors import ConfigError
 from demur.interventions.adapter import Adapter
+from demur.losses import Distance
 from demur.methods._passages import Benign, Texts, passages
 from demur.methods._representation import Keep, fit, reach, retaining
 from demur.representation import Part, Read, Representation, Term, alternate, cycle
@@ -38,6 +39,9 @@ class Repbend:
     """Weight of what moves the states of harmful answers."""
     cosine: float = 0.1
     """Weight of what pulls harmful prompts together."""
+    distance: Distance = "norm"
+    """How the change of a state is measured by the first two terms: the paper's `norm`, or that `relative` to the state's
+    length; with `squared` the first is the square of the latter and the second stays `relative`."""
     kl: float = 0.3
     """Weight of what holds the next token on benign texts; it grows with their length."""
     steps: int = 450
@@ -97,14 +101,14 @@ class Repbend:
         every = tuple(range(lm.n_layers))
         loss = Representation(
             terms={
-                "safe": retaining(every),
-                "unsafe": retaining(where.layers),
+                "safe": retaining(every, self.distance),
+                "unsafe": retaining(where.layers, "norm" if self.distance == "norm" else "relative"),
                 "cosine": _pulling(where.layers),
                 "kl": _holding,
             },
             layers=every,
             logits=frozenset({"kl"}),
-            record={"loss": "RepBend's four", "where": dataclasses.asdict(where)},
+            record={"loss": "RepBend's four", "where": dataclasses.asdict(where), "distance": self.distance},
         )
         return fit(lm, data, self, parts, loss, where.blocks)
 

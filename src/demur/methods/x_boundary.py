@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from demur import losses
 from demur.errors import DataError
 from demur.interventions.adapter import Adapter
+from demur.losses import Distance
 from demur.methods._passages import Benign, Texts, passages
-from demur.methods._representation import Keep, Reach, erasing, falling, fit, reach, retaining, rising
+from demur.methods._representation import Erased, Keep, Reach, erasing, falling, fit, reach, retaining, rising, whole
 from demur.representation import Draw, Part, Passage, Read, Representation, alternate, cycle
 from demur.residuals import stream
 from demur.types import FitData
@@ -45,6 +46,13 @@ class XBoundary:
     retain_weight: float = 1.0
     """Weight of the retain term beside the erase term. It is a distance in the states' own units, that a cosine:
     longer states want less. The embedded model's are about 350 long, and 1 keeps it from learning at all."""
+    distance: Distance = "norm"
+    """What the retain term is: the paper's `norm` of the change of a state, or that `relative` to the state's length, or
+    the square of the latter (`squared`), which does not depend on how long the states are and pulls the more, the
+    further a state is."""
+    erased: Erased = "text"
+    """Which states are erased: those of the whole `text`, as in the release, or of the harmful `answer` alone, and not
+    those of the prompt, whose first words benign prompts share."""
     slowness: float = 1.67
     """The weights shift along t / (slowness T); the release counts to 300 in 180 updates."""
     steps: int = 180
@@ -111,7 +119,8 @@ class XBoundary:
 
     def _parts(self, lm: LM, texts: Texts, pushed: list[Passage], kept: list[Draw]) -> list[Part]:
         down, up = falling(self.alpha, self.slowness), rising(self.alpha * self.retain_weight, self.slowness)
-        harmful, pairs = cycle(passages(lm, texts.harmful), seed=self.seed), cycle(passages(lm, texts.answers))
+        harmful = cycle(passages(lm, texts.harmful, whole=whole(self.erased)), seed=self.seed)
+        pairs = cycle(passages(lm, texts.answers))
         return [
             Part(role="erase", draw=harmful, each=self.erase - self.boundary, coefficient=down, pool="erase"),
             Part(role="boundary", draw=cycle(pushed), each=self.boundary, coefficient=down, pool="erase"),
@@ -124,11 +133,16 @@ class XBoundary:
             now, _ = read.states(where.layers)
             return losses.away(now, targets[:, read.item].to(now.device), read.mask, tokens=read.tokens)
 
-        keeping = retaining(where.read)
+        keeping = retaining(where.read, self.distance)
         return Representation(
             terms={"erase": erasing(where.layers), "boundary": pushing, "retain": keeping, "pairs": keeping},
             layers=where.read,
-            record={"loss": "rerouting, away and drift", "where": dataclasses.asdict(where), "pushed": self.pushed},
+            record={
+                "loss": "rerouting, away and drift",
+                "where": dataclasses.asdict(where),
+                "pushed": self.pushed,
+                "distance": self.distance,
+            },
         )
 
 
