@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 DEPTH = 32
 """Blocks of the models whose hidden states the papers name."""
-Keep = Literal["trained", "answered"]
+Keep = Literal["trained", "answered", "resists"]
 Erased = Literal["text", "answer"]
 """Which states of a harmful text are erased."""
 DISTANCES = ("norm", "relative", "squared")
@@ -160,7 +160,8 @@ def fit(
         )
         if training.processes()[0] != 0:
             return _tuned.adapter(trained.checkpoints[-1])  # the first process alone chooses and saves
-        pick = held_out.longest_trained if settings.keep == "trained" else lambda done: held_out.choose(lm, done)
+        picks = {"trained": held_out.longest_trained, "resists": held_out.most_resistant}
+        pick = picks.get(settings.keep, lambda done: held_out.choose(lm, done))
         chosen, table = pick(trained.checkpoints)
         record = {"why": chosen.note, "tried": table, "losses": trained.losses, "parts": trained.parts}
         write_json(out / "training.json", {**record, "curve": trained.curve, "loss": loss.record})

@@ -70,9 +70,8 @@ class Mosr:
     """Weight of the retain term beside the erase term. It is a distance in the states' own units, that a cosine:
     longer states want less. The embedded model's are about 350 long, and 1 keeps it from learning at all."""
     distance: Distance = "norm"
-    """What the retain term is: the paper's `norm` of the change of a state, or that `relative` to the state's length, or
-    the square of the latter (`squared`), which does not depend on how long the states are and pulls the more, the
-    further a state is."""
+    """What the retain term is: the paper's `norm` of a state's change, that `relative` to the state's length, or the
+    square of the latter (`squared`), which pulls the more, the further a state is, and at its start not at all."""
     erased: Erased = "text"
     """Which states are erased: those of the whole `text`, as in the release, or of the harmful `answer` alone, and not
     those of the prompt, whose first words benign prompts share."""
@@ -105,7 +104,8 @@ class Mosr:
     patience: int = 0
     """Checkpoints in a row that miss the safety floor, after which the training ends; 0: never."""
     keep: Keep = "trained"
-    """Which checkpoint of those that keep the floor: the one `trained` longest, or the one that `answered` most."""
+    """Which checkpoint of those that keep the floor: the one `trained` longest, or the one that `answered` most. Or,
+    whatever the floor says, the one that `resists` most attacks of those that lose at most 5 points of answered."""
     max_new_tokens: int = 512
     """Longest answer that is measured."""
     judge: str = ""

@@ -40,8 +40,8 @@ class Repbend:
     cosine: float = 0.1
     """Weight of what pulls harmful prompts together."""
     distance: Distance = "norm"
-    """How the change of a state is measured by the first two terms: the paper's `norm`, or that `relative` to the state's
-    length; with `squared` the first is the square of the latter and the second stays `relative`."""
+    """How the first two terms measure a state's change: the paper's `norm`, or that `relative` to the state's length;
+    with `squared` the first is the square of the latter and the second, which has no bound, stays `relative`."""
     kl: float = 0.3
     """Weight of what holds the next token on benign texts; it grows with their length."""
     steps: int = 450
@@ -67,7 +67,8 @@ class Repbend:
     patience: int = 0
     """Checkpoints in a row that miss the safety floor, after which the training ends; 0: never."""
     keep: Keep = "trained"
-    """Which checkpoint of those that keep the floor: the one `trained` longest, or the one that `answered` most."""
+    """Which checkpoint of those that keep the floor: the one `trained` longest, or the one that `answered` most. Or,
+    whatever the floor says, the one that `resists` most attacks of those that lose at most 5 points of answered."""
     max_new_tokens: int = 512
     """Longest answer that is measured."""
     judge: str = ""
