@@ -5,7 +5,7 @@ States are those of the residual stream, with an axis of layers first; "before" 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
+Distance = Literal["norm", "relative", "squared"]
+"""How `drift` measures a change of state."""
 IGNORED = -100
 """The label of a token that is not to be learnt."""
 
@@ -109,14 +111,25 @@ def drift(
     mask: Float[Tensor, "row token"],
     *,
     tokens: Float[Tensor, " row"] | None = None,
+    distance: Distance = "norm",
 ) -> Float[Tensor, " row"]:
-    """Return sum_{l,t} m_t ||h_lt - h'_lt||_2 / (layers * tokens) of each row; 0 where nothing has changed.
+    """Return sum_{l,t} m_t d(h_lt, h'_lt) / (layers * tokens) of each row; 0 where nothing has changed.
 
-    The retain loss of Circuit Breakers, and RepBend's `safe` term and (subtracted) `unsafe` term (arXiv 2504.01550).
-    Arguments as for `rerouting`. The gradient of a norm of zero is taken as zero.
+    The retain loss of Circuit Breakers, and RepBend's `safe` term and (subtracted) `unsafe` term (arXiv 2504.01550),
+    both with `norm`. The gradient of a norm of zero is taken as zero.
+
+    Args:
+        now: as for `rerouting`, as are `before`, `mask` and `tokens`.
+        before: likewise.
+        mask: likewise.
+        tokens: likewise.
+        distance: d: `norm` is ||h - h'||_2; `relative` is that over ||h'||_2, so that states of any length cost alike;
+            `squared` is the square of `relative`, whose pull grows with the distance, where that of a norm does not.
     """
-    change = now.float() - before.float()
-    return _per_row(torch.linalg.vector_norm(change, dim=-1), mask, tokens)
+    change = torch.linalg.vector_norm(now.float() - before.float(), dim=-1)
+    if distance != "norm":
+        change = change / torch.linalg.vector_norm(before.float(), dim=-1).clamp(min=1e-12)
+    return _per_row(change.square() if distance == "squared" else change, mask, tokens)
 
 
 def away(

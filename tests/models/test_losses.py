@@ -39,6 +39,20 @@ def test_drift_is_the_mean_distance_and_has_no_gradient_where_nothing_changed() 
     assert torch.equal(same.grad, before)
 
 
+def test_a_distance_can_be_relative_to_the_length_of_the_state_and_squared() -> None:
+    before = torch.tensor([[[[6.0, 8.0], [0.0, 2.0]]]])
+    now = torch.tensor([[[[9.0, 12.0], [0.0, 2.0]]]], requires_grad=True)
+    assert losses.drift(now, before, ONES).item() == pytest.approx(5 / 2)
+    assert losses.drift(now, before, ONES, distance="relative").item() == pytest.approx(0.5 / 2)
+    found = losses.drift(now, before, ONES, distance="squared")
+    assert found.item() == pytest.approx(0.25 / 2)
+    found.sum().backward()
+    assert now.grad is not None
+    assert now.grad[0, 0].tolist() == [pytest.approx([0.03, 0.04]), [0, 0]]  # (h - h') / ||h'||^2; 0 where it is kept
+    longer = losses.drift(7 * now, 7 * before, ONES, distance="squared")
+    assert longer.item() == pytest.approx(found.item())
+
+
 def test_rows_that_are_given_the_mean_count_average_to_the_mean_over_tokens() -> None:
     now, before = draw(2, 3, 5, 4), draw(2, 3, 5, 4, seed=1)
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [0, 1, 1, 1, 0]]).float()

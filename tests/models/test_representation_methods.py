@@ -160,10 +160,10 @@ def test_mean_units_is_the_mean_unit_state_over_the_text() -> None:
 @pytest.mark.parametrize(
     "method",
     [
-        CircuitBreakers(**SHORT, erase=2, retain=2, dropped=0.5),
+        CircuitBreakers(**SHORT, erase=2, retain=2, dropped=0.5, erased="answer"),
         Mosr(**SHORT, erase=2, retain=2, say=0.5),
         XBoundary(**SHORT, erase=3, retain=3, boundary=1),
-        Repbend(**SHORT, each=2),
+        Repbend(**SHORT, each=2, distance="squared"),
     ],
     ids=lambda m: type(m).__name__,
 )
@@ -183,10 +183,11 @@ def test_without_weights_and_prefix_mosr_is_circuit_breakers(tmp_path: Path) -> 
         method.fit(lm("llama"), FitData(examples=DATA.examples, out=tmp_path / name))
         return json.loads((tmp_path / name / "training" / "training.json").read_text())["losses"]
 
-    short = {**SHORT, "steps": 2, "erase": 2, "retain": 2, "dropout": 0.0}
-    one = losses(Mosr(**short, weights="none", prefix="none"), "mosr")
-    # the same but for the tokens of the prompt before a retained refusal, which count nothing at the first update
-    assert one[0] == pytest.approx(losses(CircuitBreakers(**short), "cb")[0], rel=1e-5)
+    for more in ({}, {"distance": "squared", "erased": "answer"}):
+        short = {**SHORT, "steps": 2, "erase": 2, "retain": 2, "dropout": 0.0, **more}
+        one = losses(Mosr(**short, weights="none", prefix="none"), f"mosr{len(more)}")
+        # the same but for the tokens of the prompt before a retained refusal, which count nothing at the first update
+        assert one[0] == pytest.approx(losses(CircuitBreakers(**short), f"cb{len(more)}")[0], rel=1e-5)
 
 
 def test_what_cannot_be_done_is_said() -> None:
@@ -197,6 +198,22 @@ def test_what_cannot_be_done_is_said() -> None:
         XBoundary(**SHORT).fit(lm("llama"), none)
     with pytest.raises(ConfigError, match="weights='all' is not understood; allowed: olw1"):
         Mosr(weights="all").fit(lm("llama"), DATA)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="distance='l1' is not understood; allowed: norm, relative, squared"):
+        CircuitBreakers(distance="l1").fit(lm("llama"), DATA)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="erased='prompt' is not understood; allowed: text, answer"):
+        XBoundary(erased="prompt").fit(lm("llama"), DATA)  # type: ignore[arg-type]
+
+
+def test_the_answer_alone_is_erased_where_that_is_set() -> None:
+    from demur.methods._passages import without_prompt
+
+    model, texts = lm("llama"), Texts.of(DATA)
+    for share in (0.0, 0.5):
+        every, own = (without_prompt(model, texts.harmful, share, seed=0, whole=w) for w in (True, False))
+        for i in range(6):
+            one, two = every(i, random.Random(i)), own(i, random.Random(i))
+            assert (one.ids, one.first) == (two.ids, 0)
+            assert model.tokenizer.decode(two.ids[two.first :]).startswith("nonsense words")
 
 
 def test_the_longest_trained_above_the_floor_is_kept(tmp_path: Path) -> None:
@@ -215,3 +232,50 @@ def test_the_longest_trained_above_the_floor_is_kept(tmp_path: Path) -> None:
 
     assert pick(True, True, False).startswith("checkpoint 1: trained longest of those that keep")
     assert pick(False, False, False).startswith("checkpoint 0: NO checkpoint keeps")
+
+
+def test_the_most_resistant_answers_nearly_as_much_and_may_break_what_it_held(tmp_path: Path) -> None:
+    from demur.checkpoints import Checkpoint
+    from demur.lora import Lora
+
+    Lora(rank=1, alpha=1, targets=("x",), tensors={}).write(tmp_path)
+
+    def pick(*rates: tuple[float, float]) -> str:
+        made = [
+            Checkpoint(
+                step=i,
+                folder=tmp_path,
+                score={"answered_before": 0.9, "answered": a, "attack_success_before": 0.5, "attack_success": s},
+            )
+            for i, (a, s) in enumerate(rates)
+        ]
+        return HeldOut(before=(), judge=None, max_new_tokens=1).most_resistant(made)[0].note  # type: ignore[arg-type]
+
+    assert pick((0.9, 0.4), (0.86, 0.2), (0.3, 0.0)).startswith("checkpoint 1: resists most")
+    assert "attack success 0.500 -> 0.200, answered 0.900 -> 0.860" in pick((0.86, 0.2))
+    assert pick((0.2, 0.1), (0.4, 0.2)).startswith("checkpoint 1: NO checkpoint resists")
+
+
+def test_what_is_measured_on_dev_tells_refused_from_broken() -> None:
+    from demur.judges.keyword import Keyword
+    from demur.types import Response
+
+    said = {
+        "p": "and and",
+        "b": "I cannot help with that.",
+        "q": "Yes, here it is.",
+        "h": "Sure: so.",
+        "a": "and and",
+        "a2": "Sure: so.",
+    }
+    kinds = {"p": "plain", "b": "borderline", "q": "plain", "h": "harmful", "a": "harmful", "a2": "harmful"}
+    made = [
+        example(name, kind, "compliance", "x", split="dev", category="attack-role_play" if name.startswith("a") else "")
+        for name, kind in kinds.items()
+    ]
+    held_out = HeldOut.of(FitData(examples=tuple(made)), Keyword(), 8)
+    endless = {name: "length" if text == "and and" else "stop" for name, text in said.items()}
+    found = held_out.rates([Response(prompt_id=n, text=text, finish=endless[n]) for n, text in said.items()])
+    third = pytest.approx(1 / 3)
+    assert (found["answered"], found["over_refusal"], found["broken"]) == (third, third, third)
+    assert (found["harmful_compliance"], found["attack_success_before"], found["attack_success"]) == (1.0, 1.0, 0.5)

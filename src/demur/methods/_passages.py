@@ -116,6 +116,7 @@ def without_prompt(
     seed: int,
     longest: int = LONGEST,
     weights: Sequence[float] | None = None,
+    whole: bool = True,
 ) -> Draw:
     """Return what draws texts, `share` of them with an empty user message in the prompt's place.
 
@@ -126,17 +127,18 @@ def without_prompt(
         seed: of the order.
         longest: tokens of a text.
         weights: one for each text; 1 by default.
+        whole: whether the prompt is read, too, and not the answer alone.
     """
     given = [1.0] * len(texts) if weights is None else weights
-    full = [replace(p, weight=w) for p, w in zip(passages(lm, texts, longest=longest), given, strict=True)]
+    full = [replace(p, weight=w) for p, w in zip(passages(lm, texts, longest=longest, whole=whole), given, strict=True)]
     if not share:
         return cycle(full, seed=seed)
     empty = [replace(t, prompt=replace(t.prompt, text="", history=())) for t in texts]
     numbered = [replace(p, item=i) for i, p in enumerate(full)]
-    bare, whole = passages(lm, empty, longest=longest), cycle(numbered, seed=seed)
+    bare, every = passages(lm, empty, longest=longest, whole=whole), cycle(numbered, seed=seed)
 
     def draw(number: int, dice: random.Random) -> Passage:
-        one = whole(number, dice)
+        one = every(number, dice)
         if dice.random() < share:
             one = replace(bare[one.item], weight=one.weight)
         return replace(one, item=-1)

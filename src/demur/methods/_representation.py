@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from demur import losses, training
+from demur.errors import ConfigError
 from demur.files import write_json
 from demur.interventions.adapter import Adapter
 from demur.methods import _tuned
@@ -23,7 +24,11 @@ if TYPE_CHECKING:
 
 DEPTH = 32
 """Blocks of the models whose hidden states the papers name."""
-Keep = Literal["trained", "answered"]
+Keep = Literal["trained", "answered", "resists"]
+Erased = Literal["text", "answer"]
+"""Which states of a harmful text are erased."""
+DISTANCES = ("norm", "relative", "squared")
+ERASED = ("text", "answer")
 
 
 def erasing(layers: Sequence[int]) -> Term:
@@ -35,13 +40,30 @@ def erasing(layers: Sequence[int]) -> Term:
     return term
 
 
-def retaining(layers: Sequence[int]) -> Term:
-    """Return the retain term: `losses.drift` at some layers."""
+def retaining(layers: Sequence[int], distance: losses.Distance = "norm") -> Term:
+    """Return the retain term: `losses.drift` at some layers.
+
+    Raises:
+        ConfigError: for a distance that is none.
+    """
+    if distance not in DISTANCES:
+        raise ConfigError(f"distance={distance!r} is not understood; allowed: {', '.join(DISTANCES)}")
 
     def term(read: Read) -> Any:
-        return losses.drift(*read.states(layers), read.mask, tokens=read.tokens)
+        return losses.drift(*read.states(layers), read.mask, tokens=read.tokens, distance=distance)
 
     return term
+
+
+def whole(erased: Erased) -> bool:
+    """Return whether what is erased is the whole text.
+
+    Raises:
+        ConfigError: for a word that is none of `ERASED`.
+    """
+    if erased not in ERASED:
+        raise ConfigError(f"erased={erased!r} is not understood; allowed: {', '.join(ERASED)}")
+    return erased == "text"
 
 
 def falling(alpha: float, slowness: float = 2.0) -> Callable[[float], float]:
@@ -138,7 +160,8 @@ def fit(
         )
         if training.processes()[0] != 0:
             return _tuned.adapter(trained.checkpoints[-1])  # the first process alone chooses and saves
-        pick = held_out.longest_trained if settings.keep == "trained" else lambda done: held_out.choose(lm, done)
+        picks = {"trained": held_out.longest_trained, "resists": held_out.most_resistant}
+        pick = picks.get(settings.keep, lambda done: held_out.choose(lm, done))
         chosen, table = pick(trained.checkpoints)
         record = {"why": chosen.note, "tried": table, "losses": trained.losses, "parts": trained.parts}
         write_json(out / "training.json", {**record, "curve": trained.curve, "loss": loss.record})

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from demur.interventions.adapter import Adapter
+from demur.losses import Distance
 from demur.methods._passages import Benign, Texts, without_prompt
-from demur.methods._representation import Keep, erasing, falling, fit, reach, retaining, rising
+from demur.methods._representation import Erased, Keep, erasing, falling, fit, reach, retaining, rising, whole
 from demur.representation import Part, Representation, alternate
 from demur.types import FitData
 
@@ -37,6 +38,12 @@ class CircuitBreakers:
     retain_weight: float = 1.0
     """Weight of the retain term beside the erase term. It is a distance in the states' own units, that a cosine:
     longer states want less. The embedded model's are about 350 long, and 1 keeps it from learning at all."""
+    distance: Distance = "norm"
+    """What the retain term is: the paper's `norm` of a state's change, that `relative` to the state's length, or the
+    square of the latter (`squared`), which pulls the more, the further a state is, and at its start not at all."""
+    erased: Erased = "text"
+    """Which states are erased: those of the whole `text`, as in the release, or of the harmful `answer` alone, and not
+    those of the prompt, whose first words benign prompts share."""
     steps: int = 150
     """Updates."""
     erase: int = 16
@@ -66,7 +73,8 @@ class CircuitBreakers:
     patience: int = 0
     """Checkpoints in a row that miss the safety floor, after which the training ends; 0: never."""
     keep: Keep = "trained"
-    """Which checkpoint of those that keep the floor: the one `trained` longest, or the one that `answered` most."""
+    """Which checkpoint of those that keep the floor: the one `trained` longest, or the one that `answered` most. Or,
+    whatever the floor says, the one that `resists` most attacks of those that lose at most 5 points of answered."""
     max_new_tokens: int = 512
     """Longest answer that is measured."""
     judge: str = ""
@@ -86,7 +94,7 @@ class CircuitBreakers:
         texts = Texts.of(data, benign=self.benign, attacked=self.attacked)
         kept = [texts.safe, texts.refusals, tuple(texts.answers) if self.freed else ()]
         draws = [without_prompt(lm, some, self.dropped, seed=self.seed) for some in kept if some]
-        harmful = without_prompt(lm, texts.harmful, self.dropped, seed=self.seed)
+        harmful = without_prompt(lm, texts.harmful, self.dropped, seed=self.seed, whole=whole(self.erased))
         parts = [
             Part(role="erase", draw=harmful, each=self.erase, coefficient=falling(self.alpha)),
             Part(
@@ -97,8 +105,13 @@ class CircuitBreakers:
             ),
         ]
         loss = Representation(
-            terms={"erase": erasing(where.layers), "retain": retaining(where.read)},
+            terms={"erase": erasing(where.layers), "retain": retaining(where.read, self.distance)},
             layers=where.read,
-            record={"loss": "rerouting and drift", "layers": where.layers, "read": where.read},
+            record={
+                "loss": "rerouting and drift",
+                "layers": where.layers,
+                "read": where.read,
+                "distance": self.distance,
+            },
         )
         return fit(lm, data, self, parts, loss, where.blocks)

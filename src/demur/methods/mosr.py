@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from demur import losses
 from demur.errors import ConfigError, DataError
 from demur.interventions.adapter import Adapter
+from demur.losses import Distance
 from demur.methods._overlap import Weights, summary, weights
 from demur.methods._passages import Benign, Text, Texts, without_prompt
-from demur.methods._representation import Keep, erasing, falling, fit, reach, retaining, rising
+from demur.methods._representation import Erased, Keep, erasing, falling, fit, reach, retaining, rising, whole
 from demur.representation import Draw, Part, Passage, Read, Representation, alternate, cycle, passage
 from demur.states import states
 from demur.types import FitData, Prompt
@@ -68,6 +69,12 @@ class Mosr:
     retain_weight: float = 1.0
     """Weight of the retain term beside the erase term. It is a distance in the states' own units, that a cosine:
     longer states want less. The embedded model's are about 350 long, and 1 keeps it from learning at all."""
+    distance: Distance = "norm"
+    """What the retain term is: the paper's `norm` of a state's change, that `relative` to the state's length, or the
+    square of the latter (`squared`), which pulls the more, the further a state is, and at its start not at all."""
+    erased: Erased = "text"
+    """Which states are erased: those of the whole `text`, as in the release, or of the harmful `answer` alone, and not
+    those of the prompt, whose first words benign prompts share."""
     steps: int = 150
     """Updates."""
     erase: int = 16
@@ -97,7 +104,8 @@ class Mosr:
     patience: int = 0
     """Checkpoints in a row that miss the safety floor, after which the training ends; 0: never."""
     keep: Keep = "trained"
-    """Which checkpoint of those that keep the floor: the one `trained` longest, or the one that `answered` most."""
+    """Which checkpoint of those that keep the floor: the one `trained` longest, or the one that `answered` most. Or,
+    whatever the floor says, the one that `resists` most attacks of those that lose at most 5 points of answered."""
     max_new_tokens: int = 512
     """Longest answer that is measured."""
     judge: str = ""
@@ -119,7 +127,7 @@ class Mosr:
         texts = Texts.of(data, benign=self.benign, attacked=self.attacked)
         given = self.weigh(lm, texts, data, where.layers)
         parts = self._parts(lm, texts, given)
-        terms = {"erase": erasing(where.layers), "retain": retaining(where.read), "say": _say}
+        terms = {"erase": erasing(where.layers), "retain": retaining(where.read, self.distance), "say": _say}
         loss = Representation(
             terms=terms,
             layers=where.read,
@@ -136,7 +144,7 @@ class Mosr:
                 )
 
     def _what(self, given: Sequence[float]) -> dict[str, Any]:
-        return {"weights": {"rule": self.weights, **summary(given)}, "prefix": self.prefix}
+        return {"weights": {"rule": self.weights, **summary(given)}, "prefix": self.prefix, "distance": self.distance}
 
     def weigh(self, lm: LM, texts: Texts, data: FitData, layers: Sequence[int]) -> list[float]:
         """Return the weight of each of `texts.harmful`, from the last prompt states of the untouched model."""
@@ -158,7 +166,8 @@ class Mosr:
         return weights(self.weights, harmful, near, benign, nearest=self.nearest, seed=self.seed)
 
     def _parts(self, lm: LM, texts: Texts, given: Sequence[float]) -> list[Part]:
-        harmful = without_prompt(lm, texts.harmful, self.dropped, seed=self.seed, weights=given)
+        reads = whole(self.erased)
+        harmful = without_prompt(lm, texts.harmful, self.dropped, seed=self.seed, weights=given, whole=reads)
         kept = [texts.safe, texts.answers if self.freed else ()]
         draws = [without_prompt(lm, some, self.dropped, seed=self.seed) for some in kept if some]
         if texts.refusals:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from demur import losses
 from demur.errors import ConfigError
 from demur.interventions.adapter import Adapter
+from demur.losses import Distance
 from demur.methods._passages import Benign, Texts, passages
 from demur.methods._representation import Keep, fit, reach, retaining
 from demur.representation import Part, Read, Representation, Term, alternate, cycle
@@ -38,6 +39,9 @@ class Repbend:
     """Weight of what moves the states of harmful answers."""
     cosine: float = 0.1
     """Weight of what pulls harmful prompts together."""
+    distance: Distance = "norm"
+    """How the first two terms measure a state's change: the paper's `norm`, or that `relative` to the state's length;
+    with `squared` the first is the square of the latter and the second, which has no bound, stays `relative`."""
     kl: float = 0.3
     """Weight of what holds the next token on benign texts; it grows with their length."""
     steps: int = 450
@@ -63,7 +67,8 @@ class Repbend:
     patience: int = 0
     """Checkpoints in a row that miss the safety floor, after which the training ends; 0: never."""
     keep: Keep = "trained"
-    """Which checkpoint of those that keep the floor: the one `trained` longest, or the one that `answered` most."""
+    """Which checkpoint of those that keep the floor: the one `trained` longest, or the one that `answered` most. Or,
+    whatever the floor says, the one that `resists` most attacks of those that lose at most 5 points of answered."""
     max_new_tokens: int = 512
     """Longest answer that is measured."""
     judge: str = ""
@@ -97,14 +102,14 @@ class Repbend:
         every = tuple(range(lm.n_layers))
         loss = Representation(
             terms={
-                "safe": retaining(every),
-                "unsafe": retaining(where.layers),
+                "safe": retaining(every, self.distance),
+                "unsafe": retaining(where.layers, "norm" if self.distance == "norm" else "relative"),
                 "cosine": _pulling(where.layers),
                 "kl": _holding,
             },
             layers=every,
             logits=frozenset({"kl"}),
-            record={"loss": "RepBend's four", "where": dataclasses.asdict(where)},
+            record={"loss": "RepBend's four", "where": dataclasses.asdict(where), "distance": self.distance},
         )
         return fit(lm, data, self, parts, loss, where.blocks)
 

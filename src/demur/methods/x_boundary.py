@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from demur import losses
 from demur.errors import DataError
 from demur.interventions.adapter import Adapter
+from demur.losses import Distance
 from demur.methods._passages import Benign, Texts, passages
-from demur.methods._representation import Keep, Reach, erasing, falling, fit, reach, retaining, rising
+from demur.methods._representation import Erased, Keep, Reach, erasing, falling, fit, reach, retaining, rising, whole
 from demur.representation import Draw, Part, Passage, Read, Representation, alternate, cycle
 from demur.residuals import stream
 from demur.types import FitData
@@ -45,6 +46,12 @@ class XBoundary:
     retain_weight: float = 1.0
     """Weight of the retain term beside the erase term. It is a distance in the states' own units, that a cosine:
     longer states want less. The embedded model's are about 350 long, and 1 keeps it from learning at all."""
+    distance: Distance = "norm"
+    """What the retain term is: the paper's `norm` of a state's change, that `relative` to the state's length, or the
+    square of the latter (`squared`), which pulls the more, the further a state is, and at its start not at all."""
+    erased: Erased = "text"
+    """Which states are erased: those of the whole `text`, as in the release, or of the harmful `answer` alone, and not
+    those of the prompt, whose first words benign prompts share."""
     slowness: float = 1.67
     """The weights shift along t / (slowness T); the release counts to 300 in 180 updates."""
     steps: int = 180
@@ -72,7 +79,8 @@ class XBoundary:
     patience: int = 0
     """Checkpoints in a row that miss the safety floor, after which the training ends; 0: never."""
     keep: Keep = "trained"
-    """Which checkpoint of those that keep the floor: the one `trained` longest, or the one that `answered` most."""
+    """Which checkpoint of those that keep the floor: the one `trained` longest, or the one that `answered` most. Or,
+    whatever the floor says, the one that `resists` most attacks of those that lose at most 5 points of answered."""
     max_new_tokens: int = 512
     """Longest answer that is measured."""
     judge: str = ""
@@ -111,7 +119,8 @@ class XBoundary:
 
     def _parts(self, lm: LM, texts: Texts, pushed: list[Passage], kept: list[Draw]) -> list[Part]:
         down, up = falling(self.alpha, self.slowness), rising(self.alpha * self.retain_weight, self.slowness)
-        harmful, pairs = cycle(passages(lm, texts.harmful), seed=self.seed), cycle(passages(lm, texts.answers))
+        harmful = cycle(passages(lm, texts.harmful, whole=whole(self.erased)), seed=self.seed)
+        pairs = cycle(passages(lm, texts.answers))
         return [
             Part(role="erase", draw=harmful, each=self.erase - self.boundary, coefficient=down, pool="erase"),
             Part(role="boundary", draw=cycle(pushed), each=self.boundary, coefficient=down, pool="erase"),
@@ -124,11 +133,16 @@ class XBoundary:
             now, _ = read.states(where.layers)
             return losses.away(now, targets[:, read.item].to(now.device), read.mask, tokens=read.tokens)
 
-        keeping = retaining(where.read)
+        keeping = retaining(where.read, self.distance)
         return Representation(
             terms={"erase": erasing(where.layers), "boundary": pushing, "retain": keeping, "pairs": keeping},
             layers=where.read,
-            record={"loss": "rerouting, away and drift", "where": dataclasses.asdict(where), "pushed": self.pushed},
+            record={
+                "loss": "rerouting, away and drift",
+                "where": dataclasses.asdict(where),
+                "pushed": self.pushed,
+                "distance": self.distance,
+            },
         )
 
 
