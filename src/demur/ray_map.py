@@ -130,7 +130,9 @@ class RayMap:
 
         size = min(self.how.workers, len(rows))
         pool = ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=IN_HAND)
-        again = functools.partial(dict, max_restarts=-1, max_task_retries=self.how.retries)
+        again: Callable[[], dict[str, Any]] = functools.partial(
+            dict, max_restarts=-1, max_task_retries=self.how.retries
+        )
         with warnings.catch_warnings():  # Ray 2.60: to go in 2.64, and no other way to limit retries
             warnings.filterwarnings("ignore", "`ray_remote_args_fn` is deprecated")
             made = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
