@@ -204,6 +204,8 @@ def test_nothing_is_lost_on_the_way(source, tmp_path):
     assert sum(sum(reasons.values()) for reasons in dropped.values()) == len(list(stream(out / "dropped.jsonl")))
     assert all(row["reason"] and row["id"] for row in stream(out / "dropped.jsonl"))
     chosen = read_rows(out / "selected.jsonl", Example)
+    for_trl = [json.loads(line) for line in (out / "trl" / "prompts.jsonl").read_text("utf-8").splitlines()]
+    assert [row["prompt"][-1]["content"] for row in for_trl] == [e.prompt.text for e in chosen if e.split == "fit"]
     assert {e.prompt.get("stratum") for e in chosen} == {"near", "anchor", "twin"}
     assert all((e.label == "refusal") == (e.score > 0) for e in chosen)
     assert card["selection"]["refused_share"] >= 0.8

@@ -199,6 +199,6 @@ def _show(card: dict[str, Any], out: Path) -> None:
     hidden = card["harmful_answered"]
     if hidden["count"]:
         say.append(f"{hidden['count']} harmful prompts get past the model or nearly so: counted, not exported")
-    say.append(f"data: {out / 'selected.jsonl'}    card: {out / 'card.json'}")
+    say.append(f"data: {out / 'selected.jsonl'} (for trl: {out / 'trl'})    card: {out / 'card.json'}")
     for text in say:
         console().print(text, highlight=False, markup=False)

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from demur.mining.folder import SCORED, SELECTED, Folder
+from demur.ecosystem import trl_rows
+from demur.files import read_rows
+from demur.mining.folder import SCORED, SELECTED, TRL, Folder
 from demur.mining.moderation import Vote
 from demur.mining.rows import Dropped, Writer
 from demur.mining.selection import Chosen, Floats, Rows, Scored, Selection, band, choose, nearest
@@ -87,6 +89,8 @@ class Table:
 def select(folder: Folder, how: Selection, beside: Sequence[Example] = ()) -> None:
     """Write `selected.jsonl`: benign prompts by the rule, harmful twins with the smallest |d|, and the rows beside.
 
+    The same rows stand in `trl/`, in the formats of trl's trainers.
+
     Args:
         folder: with a scored file.
         how: the rule and the sizes.
@@ -123,6 +127,8 @@ def select(folder: Folder, how: Selection, beside: Sequence[Example] = ()) -> No
     with Writer(folder.part("select.summary.jsonl")) as writer:
         told = _summary(table, scored, chosen, len(twins))
         writer.write({**told, "split": dict(Counter(own)), "beside": dict(sorted(counts.items()))})
+    if rows.size or any(kept):
+        trl_rows.write(read_rows(folder.file(SELECTED), Example), folder.file(TRL))
 
 
 def summary(folder: Folder) -> dict[str, Any]:

@@ -7,6 +7,7 @@
 | `moderated.jsonl` | those that a majority of the judges calls benign, and their harmful twins |
 | `scored.jsonl` | `{prompt, d, t, r, refused}` |
 | `selected.jsonl` | `Example` rows |
+| `trl/` | the same rows in the formats of trl's trainers |
 | `dropped.jsonl` | every row that fell out, with stage and reason |
 | `card.json` | counts, hashes, settings, seeds |
 | `stages.json`, `parts/` | what has been done; work in progress |
@@ -31,6 +32,8 @@ from demur.mining.rows import Writer, stream
 
 CANDIDATES, DISTINCT, MODERATED = "candidates.jsonl", "distinct.jsonl", "moderated.jsonl"
 SCORED, SELECTED, DROPPED, CARD = "scored.jsonl", "selected.jsonl", "dropped.jsonl", "card.json"
+TRL = "trl"
+"""The selected rows once more, as `demur.ecosystem.trl_rows` writes them."""
 STAGES: Mapping[str, str] = {
     "generate": CANDIDATES,
     "distinct": DISTINCT,
