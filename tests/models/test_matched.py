@@ -40,7 +40,8 @@ def test_costs_are_interpolated_between_neighbours_and_not_beyond(matched: Any) 
     assert matched.at(0.15, points, "unanswered") == pytest.approx(0.5)
     assert matched.at(0.3, points, "unanswered") == pytest.approx(0.2)
     assert matched.at(0.05, points, "unanswered") is None
-    assert matched.at(0.6, points, "unanswered") is None
+    assert matched.at(0.6, points, "unanswered") == 0.1
+    assert matched.at(0.6, [], "unanswered") is None
 
 
 def test_the_table_says_how_many_seeds_reach_a_level(matched: Any) -> None:
