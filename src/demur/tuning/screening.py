@@ -69,10 +69,14 @@ class Screening:
         self.base_instructed = refused
 
     def __call__(self, what: Intervention) -> Scores:
-        """Return what an intervention is worth by first tokens; `facts` holds the rates behind the constraints."""
+        """Return what an intervention is worth by first tokens; `facts` holds the rates behind the constraints.
+
+        A stratum may lose one prompt more than is allowed: a sample cannot tell less.
+        """
         after, kept = self._read(what)
-        found = floor_losses(self.base, after)
-        missed = {name: loss - self.allowances.get(name, 0.0) for name, loss in found.items()}
+        result = floor.check(self.base, after)
+        found, sizes = losses(result), {s.name: s.n for s in result.strata}
+        missed = {name: loss - self.allowances.get(name, 0.0) - 1 / sizes[name] for name, loss in found.items()}
         share = kept / self.base_instructed if self.base_instructed else 1.0
         prompts, answers = [p for p, _ in self.neutral], [r for _, r in self.neutral]
         facts = {"held": held(after), "losses": found, "instructed": share if self.instructed else None}
@@ -93,11 +97,6 @@ class Screening:
         ]
         off = [v > self.threshold for one, v in zip(self.instructed, p[n:], strict=True) if one.expected == "refuse"]
         return made, sum(off) / len(off) if off else 0.0
-
-
-def floor_losses(before: Sequence[Outcome], after: Sequence[Outcome]) -> dict[str, float]:
-    """Return the share of held prompts that each stratum of the floor loses."""
-    return losses(floor.check(before, after))
 
 
 def answered(rows: Sequence[Outcome]) -> float:

@@ -71,6 +71,12 @@ class Axis:
             return json.dumps(self.start) if len(self.choices) > 1 else None
         return self.start if self.layers != 1 else None
 
+    def near_low(self) -> float:
+        """Return the point at a sixth of a range."""
+        if self.log:
+            return rounded(self.low * (self.high / self.low) ** (1 / 6))
+        return rounded(self.low + (self.high - self.low) / 6)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
@@ -113,13 +119,24 @@ class Space:
         return Point(candidate=name, settings={**fixed, **values}, scale=scale)
 
     def starts(self) -> list[dict[str, Any]]:
-        """Return the parameters of the first trials: every candidate as it is by default."""
-        made = []
-        for name, axes in {**self.methods, **self.fitted}.items():
-            first = {f"{name}.{axis.name}": axis.first() for axis in axes}
-            own = {CANDIDATE: name} if len(self.names) > 1 else {}
-            made.append({**own, **{key: value for key, value in first.items() if value is not None}})
+        """Return the parameters of the first trials.
+
+        Every candidate as it is by default, then with its own ranges near their low end, then at a low scale: where
+        little is lost, so that the search knows of each method where it keeps the constraints.
+        """
+        every = {**self.methods, **self.fitted}
+        made = [self._start(name, axes, ()) for name, axes in every.items()]
+        for name, axes in every.items():
+            ranges = [axis.name for axis in axes if axis.high > axis.low]
+            own = tuple(axis for axis in ranges if axis != SCALE)
+            made += [self._start(name, axes, low) for low in (own, (SCALE,) if SCALE in ranges else ()) if low]
         return made
+
+    def _start(self, name: str, axes: Sequence[Axis], low: Sequence[str]) -> dict[str, Any]:
+        """Return the parameters of a candidate's default, some of its ranges near their low end."""
+        first = {f"{name}.{axis.name}": axis.near_low() if axis.name in low else axis.first() for axis in axes}
+        own = {CANDIDATE: name} if len(self.names) > 1 else {}
+        return {**own, **{key: value for key, value in first.items() if value is not None}}
 
 
 def searchable() -> tuple[str, ...]:
