@@ -53,6 +53,7 @@ def test_the_search_begins_with_every_default_and_goes_where_the_constraint_allo
     assert {t.point.candidate for t in found[:4]} == {"steering", "ablation", "adapter", "text"}
     assert all(t.point.scale == 1.0 for t in found[:4])
     assert [t.point.scale for t in found[4:7]] == [0.417, 0.25, 0.292]  # a sixth of each range
+    assert found[7].point.settings["against"] == "borderline"  # and every other choice once
     allowed = [t.scores.answered for t in found if t.scores.violation <= 0]
     assert max(allowed) > 0.72  # 0.74 is the best there is
     later = found[len(found) // 2 :]

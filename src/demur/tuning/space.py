@@ -122,7 +122,8 @@ class Space:
         """Return the parameters of the first trials.
 
         Every candidate as it is by default, then with its own ranges near their low end, then at a low scale: where
-        little is lost, so that the search knows of each method where it keeps the constraints.
+        little is lost, so that the search knows of each method where it keeps the constraints. There every other choice
+        is then taken once, one at a time.
         """
         every = {**self.methods, **self.fitted}
         made = [self._start(name, axes, ()) for name, axes in every.items()]
@@ -130,11 +131,19 @@ class Space:
             ranges = [axis.name for axis in axes if axis.high > axis.low]
             own = tuple(axis for axis in ranges if axis != SCALE)
             made += [self._start(name, axes, low) for low in (own, (SCALE,) if SCALE in ranges else ()) if low]
+        for name, axes in every.items():
+            own = tuple(axis.name for axis in axes if axis.high > axis.low and axis.name != SCALE)
+            for axis in axes:
+                others = [c for c in axis.choices if c != axis.start]
+                made += [self._start(name, axes, own, {axis.name: json.dumps(c)}) for c in others]
         return made
 
-    def _start(self, name: str, axes: Sequence[Axis], low: Sequence[str]) -> dict[str, Any]:
-        """Return the parameters of a candidate's default, some of its ranges near their low end."""
+    def _start(
+        self, name: str, axes: Sequence[Axis], low: Sequence[str], other: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        """Return the parameters of a candidate's default, some of its ranges near their low end, one choice another."""
         first = {f"{name}.{axis.name}": axis.near_low() if axis.name in low else axis.first() for axis in axes}
+        first |= {f"{name}.{key}": value for key, value in (other or {}).items()}
         own = {CANDIDATE: name} if len(self.names) > 1 else {}
         return {**own, **{key: value for key, value in first.items() if value is not None}}
 
