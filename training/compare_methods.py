@@ -139,8 +139,12 @@ def rights(folder: Path) -> tuple[dict[str, float | None], dict[str, float | Non
 
 def cells(grids: Sequence[Path]) -> list[Cell]:
     """Read the cells of finished grids."""
-    rows = [row for grid in grids for row in read_json(grid / "grid.json")["cells"]]
-    recipes = [tomllib.loads((Path(row["folder"]) / "recipe.toml").read_text(encoding="utf-8")) for row in rows]
+    rows = [
+        {**row, "folder": grid / Path(row["folder"]).name}  # a grid may have been moved
+        for grid in grids
+        for row in read_json(grid / "grid.json")["cells"]
+    ]
+    recipes = [tomllib.loads((row["folder"] / "recipe.toml").read_text(encoding="utf-8")) for row in rows]
     return [cell_of(*one) for one in zip(rows, recipes, names(recipes), strict=True)]
 
 
