@@ -28,7 +28,7 @@ class Instructed:
         kinds=("plain",),
         cautions=(
             "Small: it shows a collapse, not a loss of a few points.",
-            "`classifier` and `keyword` often take the form 'I can only help with ...' for an answer; judge with `llm`, "
+            "`classifier` and `keyword` often take the form 'I can only help with ...' for an answer: judge by `llm`, "
             "or read nothing but the change from before to after.",
             "Rows that expect a refusal are not harmful. Measure it in a run of its own: in a run with other sets the "
             "safety floor would count them among the harmful ones.",
