@@ -104,22 +104,23 @@ def value(metrics: Sequence[Mapping[str, Any]], name: str, cut: str, where: str)
 
 
 def draw(found: Sequence[Cell], path: Path) -> None:
-    """Draw both errors of what was tested, beside those of the first model untouched."""
+    """Draw both errors of each method, the mean of its seeds, beside those of the first model untouched.
 
-    def rates(folder: Path) -> tuple[Rate, Rate]:
-        metrics = read_json(folder / "metrics.json")
-        first = (metrics[0]["benchmark"], metrics[0]["judge"])
-        by_name = {(m["benchmark"], m["judge"], m["name"], m["slice"]): m for m in metrics}
-        both = [by_name[*first, *COLUMNS[title][:2]] for title in ("answered", "held")]
-        answered, held = (Rate.of(one) for one in both)
-        if answered is None or held is None:
-            raise SystemExit(f"{folder} has no rates")
-        return answered, held
-
+    A mark is full where the floor is kept from every seed.
+    """
+    metrics = read_json(found[0].folder / "before" / "metrics.json")
+    first = (metrics[0]["benchmark"], metrics[0]["judge"])
+    by_name = {(m["benchmark"], m["judge"], m["name"], m["slice"]): m for m in metrics}
+    answered, held = (Rate.of(by_name[*first, *COLUMNS[title][:2]]) for title in ("answered", "held"))
+    if answered is None or held is None:
+        raise SystemExit(f"{found[0].folder} has no rates")
     tested = [c for c in found if c.model == found[0].model and (c.folder / "after").is_dir()]
-    plane.on_cells(
-        path, rates(found[0].folder / "before"), [(c.method, *rates(c.folder / "after"), c.kept) for c in tested]
-    )
+    points = []
+    for method in dict.fromkeys(c.method for c in tested):
+        own = [c for c in tested if c.method == method]
+        both = [Rate(value=statistics.fmean(c.after[t] or 0.0 for c in own)) for t in ("answered", "held")]
+        points.append((method, both[0], both[1], all(c.kept for c in own)))
+    plane.on_cells(path, (answered, held), points)
 
 
 def right(rows: Sequence[Outcome]) -> float | None:
@@ -161,13 +162,18 @@ def cells(grids: Sequence[Path]) -> list[Cell]:
 
 
 def names(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return each recipe's method, with the settings in which those of that method differ; seeds are left out."""
+    """Return each recipe's method with the settings that tell it from others of that method: one where one does.
+
+    Seeds are left out.
+    """
     parts = [r.get("method") or {"name": "+".join(r["select"]["kinds"])} for r in recipes]
     made = []
     for own in parts:
         alike = [other for other in parts if other["name"] == own["name"]]
         keys = [k for k in dict.fromkeys(k for other in alike for k in other) if k != "seed"]
         differ = [k for k in keys if k in own and len({str(other.get(k)) for other in alike}) > 1]
+        parted = len({str({k: v for k, v in other.items() if k != "seed"}) for other in alike})
+        differ = next(([k] for k in differ if len({str(other.get(k)) for other in alike}) == parted), differ)
         made.append(":".join(filter(None, (own["name"], ",".join(f"{k}={own[k]}" for k in differ)))))
     return made
 
