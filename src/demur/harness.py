@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +45,7 @@ class Harness(TemplateLM):  # type: ignore[misc]
         self.chats = lm.chats
         self.known = lm
         self.lm = copy.copy(lm)
-        self.lm.chats = _Raw(self.tok_encode, lm.chats.harmony)  # type: ignore[assignment]
+        self.lm.chats = _Raw(self.tok_encode, lm.chats.read, lm.chats.harmony)  # type: ignore[assignment]
         self.chatting = False
 
     @property
@@ -181,6 +181,7 @@ class _Raw:
     """Stands for a model's chats where the text is rendered already."""
 
     tokenise: Any
+    read: Callable[[Encoded, Sequence[int]], tuple[str, str]]
     harmony: bool
     room: int = LONGEST
 
