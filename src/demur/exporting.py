@@ -27,6 +27,13 @@ if TYPE_CHECKING:
 
 FORMAT = "demur export 1"
 CARD = "README.md"
+TO_KEEP = "Fit a weaker one, or let `demur run` or `demur tune` choose under the floor"
+TO_MEASURE = (
+    "Measure it on harmful prompts that are not of the synthetic world, plain, attacked and as twins of borderline "
+    "ones, 133 groups of each at least: `demur verify MODEL MODEL --with-b INTERVENTION --benchmark harmbench "
+    "--benchmark harmbench:attack=all --benchmark file:path=TWINS --out FOLDER`, then --floor FOLDER (without "
+    "--benchmark, verify takes the synthetic world, which does not count)"
+)
 PACKAGES = ("demur", "torch", "transformers", "peft", "gguf")
 
 
@@ -154,11 +161,12 @@ def of(lm: LM, intervention: Intervention, part: PartSpec, exporter: Exporter, r
 
 def needs_flag(record: FloorRecord) -> str:
     """Return why an export is held back, and what lets it go."""
-    what = "the safety floor is missed" if record.state == "missed" else "the safety floor was not measured"
+    missed = record.state == "missed"
+    what = "the safety floor is missed" if missed else "the safety floor was not measured"
+    todo = TO_KEEP if missed else TO_MEASURE
     return (
-        f"{what}: {record.reason.rstrip('.')}. Measure it on real harmful prompts with `demur verify MODEL MODEL "
-        "--with-b INTERVENTION` and name its folder with --floor, or export it all the same with --below-floor; its "
-        f"card then says {record.words!r}"
+        f"{what}: {record.reason.rstrip('.')}. {todo}, or export it all the same with --below-floor; its card then "
+        f"says {record.words!r}"
     )
 
 

@@ -303,10 +303,14 @@ class FitData:
         """
         rows = [e for e in self.examples if e.prompt.kind == kind and e.split == split and label in (None, e.label)]
         if len(rows) < least:
-            counts = Counter(f"{e.prompt.kind or 'no kind'}/{e.split}/{e.label}" for e in self.examples)
+            counts = Counter(f"{e.prompt.kind or 'no kind'}/{e.split}/{e.label or 'unscored'}" for e in self.examples)
             have = ", ".join(f"{name}: {n}" for name, n in sorted(counts.items())) or "no examples at all"
             what = f"{kind}/{split}" + (f"/{label}" if label else "")
-            raise DataError(f"{len(rows)} examples of {what}, at least {least} are needed; there are {have}")
+            raise DataError(
+                f"{len(rows)} examples of {what} (kind/split/how the model answered), at least {least} are needed; "
+                f"there are {have}. Name more prompts of that kind with --{split}; a model that does not answer so "
+                "leaves this method nothing to fit on"
+            )
         return rows
 
 

@@ -79,7 +79,8 @@ def test_without_a_record_it_is_held_back_and_below_floor_lets_it_go_marked_as_n
     code, text, errors = export()
     assert code == 100
     assert "the safety floor was not measured" in errors
-    assert "demur verify MODEL MODEL --with-b INTERVENTION" in errors
+    assert "demur verify MODEL MODEL --with-b INTERVENTION --benchmark harmbench" in errors
+    assert "the synthetic world, which does not count" in errors
     assert not Path("out").exists()
     code, text, errors = export("--below-floor")
     assert code == 0, errors
@@ -140,6 +141,8 @@ def test_a_missed_floor_is_held_back_and_the_card_says_safety_removed(workplace:
     code, _, errors = export("--floor", "elsewhere")
     assert code == 100
     assert "the safety floor is missed" in errors
+    assert "Fit a weaker one" in errors
+    assert "Measure it" not in errors
     code, _, _ = export("--floor", "elsewhere", "--below-floor", "--json", to="gguf-vector")
     assert code == 0
     card = Path("out/README.md").read_text()

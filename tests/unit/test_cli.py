@@ -10,6 +10,7 @@ import pytest
 
 from demur import cli
 from demur.cli import VERBS
+from demur.errors import ConfigError
 from tests.unit.command_line import demur
 
 FAKE = ("measure", "--generator", "fake")
@@ -220,3 +221,23 @@ def test_a_judge_that_fails_on_a_tenth_shows_n_and_the_unscored_share(tmp_path, 
 def test_every_verb_has_a_file_of_its_name():
     folder = Path(cli.__file__).parent
     assert {p.stem for p in folder.glob("*.py") if not p.stem.startswith("_")} == set(VERBS)
+
+
+def test_answers_that_were_cut_off_are_counted_below_the_table(tmp_path, prompts):
+    words = (*FAKE[:2], "fake:truncate_rate=1", "--benchmark", f"file:path={prompts}", "--judge", "keyword")
+    done = demur(*words, "--max-new-tokens", "24", "--out", "cut", cwd=tmp_path)
+    said = " ".join(done.stdout.split())
+    assert "30 of 30 answers were cut off at 24 tokens and count against both rates: --max-new-tokens" in said
+
+
+def test_the_synthetic_world_by_default_is_said_to_be_no_set_for_other_models(tmp_path, prompts, monkeypatch):
+    def stop(*_args, **_kwargs):
+        raise ConfigError("stopped here")
+
+    monkeypatch.setattr("demur.measure.measure", stop)
+    away = "http:base_url=http://127.0.0.1:9/v1,model=m"
+    done = demur("measure", "--generator", away, cwd=tmp_path)
+    assert done.stderr.startswith("warning: no --benchmark named, so the prompts are of the synthetic world")
+    assert "error: stopped here" in done.stderr
+    for quiet in (("--generator", away, "--benchmark", f"file:path={prompts}"), ("--generator", "fake")):
+        assert demur("measure", *quiet, cwd=tmp_path).stderr == "error: stopped here\n"

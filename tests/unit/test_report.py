@@ -22,6 +22,7 @@ from demur.report import changes, tables, text
 from demur.report.build import build
 from demur.report.data import FloorView, Rate, Stratum
 from demur.report.markdown import render_markdown
+from demur.report.provenance import measure_command
 from demur.types import ModelRef, Part, Prompt, Response, RunSpec, Sampling, Verdict
 from tests.unit import synthetic_recipe as fake
 
@@ -467,6 +468,17 @@ def test_commands_quote_what_a_shell_would_split(tmp_path: Path) -> None:
     command = build(tmp_path / "x").command
     assert command == "demur measure --model some/model --benchmark 'file:path=\"a b.jsonl\"' --judge keyword " \
         "--generator fake:seed=3 --out x"  # fmt: skip
+
+
+def test_commands_name_every_setting_of_the_sampling_that_is_not_the_default(tmp_path: Path) -> None:
+    small_run(tmp_path / "x", [(prompt("a"), "yes", "compliance")])
+    spec = RunFolder.load(tmp_path / "x").spec
+    drawn = Sampling(max_new_tokens=9, temperature=0.5, top_p=0.9, samples=2, seed=7, prefill="Sure", thinking="off")
+    command = measure_command(dataclasses.replace(spec, sampling=drawn, seed=7))
+    wanted = (
+        "--max-new-tokens 9 --temperature 0.5 --top-p 0.9 --samples 2 --thinking off --prefill Sure --seed 7 --out x"
+    )
+    assert command.endswith(wanted)
 
 
 def test_the_plane_marks_front_choice_and_floor(page: str) -> None:

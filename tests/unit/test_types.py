@@ -11,6 +11,7 @@ from demur.types import (
     Card,
     CardFile,
     Example,
+    FitData,
     Metric,
     ModelRef,
     Part,
@@ -125,3 +126,12 @@ def test_cluster_is_group_then_pair_then_id() -> None:
 def test_meta_lookup() -> None:
     assert PROMPT.get("cause") == "trigger"
     assert PROMPT.get("other", "none") == "none"
+
+
+def test_a_fit_without_enough_examples_says_what_there_is_and_what_to_do():
+    prompt = dataclasses.replace(PROMPT, expected="comply", kind="borderline")
+    data = FitData(examples=(Example(prompt=prompt, split="fit", label=None),))
+    said = r"0 examples of borderline/dev/refusal \(.*, at least 2 .* are borderline/fit/unscored: 1\. .* --dev;"
+    with pytest.raises(DataError, match=said):
+        data.of("borderline", "dev", label="refusal", least=2)
+    assert len(data.of("borderline", "fit")) == 1

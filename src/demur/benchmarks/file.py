@@ -147,7 +147,8 @@ class File:
 
 def _missing(where: str, wanted: str, name: str, values: Mapping[str, Any]) -> DataError:
     near = nearest(name, values)
-    hint = f"; did you mean {near!r}?" if near else ""
+    hint = f"; did you mean {near!r}?" if near else "."
     return DataError(
-        f"{where}: no column {wanted}{hint} There are: {', '.join(values) or 'none'}. Set prompt=COLUMN, …"
+        f"{where}: no column {wanted}{hint} There are: {', '.join(values) or 'none'}. "
+        "Set prompt=COLUMN, …, as in file:path=FILE,prompt=COLUMN"
     )

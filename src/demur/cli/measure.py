@@ -20,6 +20,7 @@ from demur.cli._console import (
     progress,
     table,
     validation_note,
+    warn,
 )
 
 if TYPE_CHECKING:
@@ -27,6 +28,13 @@ if TYPE_CHECKING:
     from demur.records import LoadedRun
     from demur.settings import PartSpec
     from demur.types import Sampling
+
+WORLDLY = ("organism", "fake")
+"""Models that know the synthetic world."""
+NO_BENCHMARK = (
+    "no --benchmark named, so the prompts are of the synthetic world, which the embedded model alone knows; name a set "
+    "(`--benchmark xstest`), a suite (`--suite quick`) or your own prompts (`--benchmark file:path=FILE`)"
+)
 
 
 class Thinking(enum.StrEnum):
@@ -66,7 +74,7 @@ def register(app: typer.Typer) -> None:
         no_cache: bool = NO_CACHE,
         as_json: bool = typer.Option(False, "--json", help="Print the metric rows as JSON."),
     ) -> None:
-        from demur import engines, report, suites
+        from demur import engines, report
         from demur.assemble import generator_part, measurement
         from demur.cache import opened
         from demur.measure import measure as run_measure
@@ -83,11 +91,11 @@ def register(app: typer.Typer) -> None:
         )
         if sampling_of:
             sampling = _own(sampling_of, generator_part(generator, model=model), sampling)
-        words = [*([suite] if suite else []), *benchmark] or ["world"]
-        chosen = [*(suites.find(suite).parts if suite else ()), *benchmark] or ["world"]
+        words, chosen = _benchmarks(suite, benchmark)
         by: dict[str, Any] = {"model": model, "generator": generator, "intervention": with_, "guard": with_guard}
         what = measurement(benchmarks=chosen, judges=judge, sampling=sampling, **by)
         what = replace(what, checks=_checks(check, [part.name for part, _ in what.judges]))
+        _warn_of_world(suite, benchmark, what.model.id)
         folder = out or Path("runs") / _name(model or what.model.id, words)
         with engines.opened(engine) as over, progress(quiet=as_json) as tell:
             run = run_measure(what, folder, overwrite=overwrite, progress=tell, cache=opened(), over=over)
@@ -98,6 +106,20 @@ def register(app: typer.Typer) -> None:
             _show(run, f"{what.model.id} on {', '.join(words)}", pages[0])
         if not _measured(run):
             raise typer.Exit(1)
+
+
+def _benchmarks(suite: str, benchmark: list[str]) -> tuple[list[str], list[str]]:
+    """Return what was named, and the benchmarks that it stands for."""
+    from demur import suites
+
+    words = [*([suite] if suite else []), *benchmark] or ["world"]
+    return words, [*(suites.find(suite).parts if suite else ()), *benchmark] or ["world"]
+
+
+def _warn_of_world(suite: str, benchmark: list[str], model: str) -> None:
+    """Warn where the prompts are of the synthetic world by default, and the model does not know it."""
+    if not (suite or benchmark) and model.partition(":")[0] not in WORLDLY:
+        warn(NO_BENCHMARK)
 
 
 def _measured(run: LoadedRun) -> bool:
@@ -113,7 +135,17 @@ def _show(run: LoadedRun, title: str, page: Path) -> None:
     table(title, columns, metric_rows(run.metrics, run.validations), right=(2, 3, 4))
     validation_note(run.validations)
     failure_note(run.verdicts)
+    _cut_note(run)
     console().print(f"run: {run.path}\nreport: {page}", highlight=False)
+
+
+def _cut_note(run: LoadedRun) -> None:
+    """Print how many answers met the limit of tokens: the model's fault in both rates, and often the limit's."""
+    cut = sum(response.finish == "length" for response in run.responses)
+    if cut:
+        limit = run.spec.sampling.max_new_tokens
+        text = f"{cut} of {len(run.responses)} answers were cut off at {limit} tokens and count against both rates"
+        console().print(f"{text}: --max-new-tokens sets the limit", highlight=False, markup=False)
 
 
 def _checks(files: list[Path], judges: list[str]) -> tuple[Check, ...]:

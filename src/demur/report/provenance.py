@@ -50,7 +50,7 @@ def measure_command(spec: RunSpec) -> str:
     if spec.intervention is not None:
         words += ["--with", "intervention"]
     default = Sampling()
-    for name in ("max_new_tokens", "temperature", "samples", "prefill", "seed"):
+    for name in ("max_new_tokens", "temperature", "top_p", "samples", "thinking", "prefill", "seed"):
         value = getattr(spec.sampling, name)
         if value != getattr(default, name):
             words += [f"--{name.replace('_', '-')}", str(value)]
