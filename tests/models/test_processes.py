@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,12 @@ def test_a_scorer_travels_without_its_model(scorer: BoundaryScorer) -> None:
     assert there.lm is not scorer.lm
     assert there.record == scorer.record
     blocks = [PROMPTS[:7], PROMPTS[7:]]
-    assert list(beside(scorer, blocks, Stand())) == list(beside(scorer, blocks, None))
+    sent_out, stayed = (list(beside(scorer, blocks, over)) for over in (Stand(), None))
+    assert [prompts for prompts, _ in sent_out] == [prompts for prompts, _ in stayed] == blocks
+    for there_scores, scores in zip(sent_out, stayed, strict=True):
+        for far, near in zip(there_scores[1], scores[1], strict=True):
+            # another copy of the weights: kernels round by where in memory a tensor begins
+            assert asdict(far) == pytest.approx(asdict(near), rel=1e-4, abs=1e-4)
     with attach(scorer.lm, Instruct(text="Be brief.")), pytest.raises(ConfigError, match="an intervention is attached"):
         pickle.dumps(scorer)
     assert Local(model="organism") == pickle.loads(pickle.dumps(Local(model="organism")))
