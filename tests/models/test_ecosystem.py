@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 import os
@@ -259,8 +260,7 @@ def test_written_examples_train_in_plain_trl(tmp_path: Path, runs: dict[str, Loa
             )
             args = config(output_dir=str(tmp_path / name), per_device_train_batch_size=2, **common)
             extra = {"ref_model": shared_copy(lm)} if name == "preference" else {}
-            model = shared_copy(lm)
-            model.requires_grad_(True)
+            model = copy.deepcopy(lm.module).requires_grad_(True)
             made = kind(model=model, args=args, train_dataset=data, processing_class=lm.tokenizer, **extra)
             assert made.train().training_loss > 0
 

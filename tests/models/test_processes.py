@@ -38,11 +38,7 @@ def test_a_scorer_travels_without_its_model(scorer: BoundaryScorer) -> None:
     blocks = [PROMPTS[:7], PROMPTS[7:]]
     sent_out, stayed = (list(beside(scorer, blocks, over)) for over in (Stand(), None))
     assert [prompts for prompts, _ in sent_out] == [prompts for prompts, _ in stayed] == blocks
-    for there_scores, scores in zip(sent_out, stayed, strict=True):
-        for far, near in zip(there_scores[1], scores[1], strict=True):
-            assert (far.prompt_id, far.refused, far.unscored) == (near.prompt_id, near.refused, near.unscored)
-            # another copy of the weights: kernels round by where in memory a tensor begins
-            assert (far.d, far.t, far.r) == pytest.approx((near.d, near.t, near.r), rel=1e-4, abs=1e-4)
+    assert [scores for _, scores in sent_out] == [scores for _, scores in stayed]
     with attach(scorer.lm, Instruct(text="Be brief.")), pytest.raises(ConfigError, match="an intervention is attached"):
         pickle.dumps(scorer)
     assert Local(model="organism") == pickle.loads(pickle.dumps(Local(model="organism")))
