@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,7 +15,8 @@ from demur.tuning import space as spaces
 from demur.tuning.clock import Clock
 from demur.tuning.front import allowed, front, spread, worth_judging
 from demur.tuning.settings import Tuning, claim
-from demur.tuning.space import Point, axes, searchable
+from demur.tuning.softer import LEAST, MOST, UNKNOWN, Softer, hopeless, kept
+from demur.tuning.space import Point, Space, axes, scale_axis, searchable
 from demur.tuning.study import JOURNAL, Scores, Trial, search
 from tests.unit.tuning_fake import SPACE, worth
 
@@ -156,3 +158,50 @@ def test_without_optuna_the_message_holds_the_command(monkeypatch, tmp_path):
     monkeypatch.setitem(registry.EXTRAS, "tune", ("not_there",))
     with pytest.raises(Unavailable, match=r"pip install 'demur\[tune\]'"):
         search(SPACE, worth, tmp_path, trials=1)
+
+
+def judged(scale: float, *strata: tuple[str, bool, float], answered: float = 0.8, misses: tuple[str, ...] = ("floor",)):
+    """Stands for a judged point; a stratum is its name, whether it passed, and what it lost."""
+    floor = SimpleNamespace(
+        strata=[SimpleNamespace(name=n, passed=ok, before=0.9, after=0.9 - lost) for n, ok, lost in strata]
+    )
+    point = Point(candidate="adapter", settings={}, scale=scale)
+    scores = Scores(answered=answered, price=0.1, constraints={})
+    made = Trial(number=0, point=point, scores=scores, seconds=1.0)
+    return SimpleNamespace(trial=made, floor=floor, misses=misses, answered=answered)
+
+
+def test_a_point_that_loses_too_much_comes_again_at_less_of_its_strength(tmp_path):
+    """4 of 424 lost where 2.56 may be: the root, .8, of the strength is kept; never more than .93, never below .6."""
+    allowances = {"language=zh": 0.0064, "plain": 0.01}
+    missed = judged(1.25, ("language=zh", False, 0.01), ("plain", True, 0.02))
+    assert kept(missed, allowances) == pytest.approx(0.8)
+    assert kept(judged(1.0, ("plain", False, 0.0101)), allowances) == MOST
+    assert kept(judged(1.0, ("plain", False, 0.5)), allowances) == LEAST
+    assert kept(judged(1.0, ("plain", True, 0.5), misses=("capability",)), allowances) == UNKNOWN
+    assert kept(judged(1.0, ("plain", False, -0.01)), allowances) == UNKNOWN  # gains beside losses: too few to say
+    asked: list[Point] = []
+    space = Space(methods={}, fitted={"adapter": scale_axis(0.9, 1.25)})
+
+    def evaluate(point: Point) -> Scores:
+        asked.append(point)
+        return worth(point)
+
+    softer = Softer(out=tmp_path, space=space, allowances=allowances, evaluate=evaluate)
+    found = softer.than(missed, 7)
+    assert found is not None
+    assert (found.point.scale, found.number) == (1.0, 7)
+    assert softer.than(judged(1.0, ("language=zh", False, 0.01)), 8) is None  # 0.8 is below the axis
+    assert softer.than(judged(1.25, misses=()), 8) is None
+    again = Softer(out=tmp_path, space=space, allowances=allowances, evaluate=pytest.fail)
+    assert again.than(missed, 7) == found
+    assert again.trials == [found]
+    assert len(asked) == 1
+
+
+def test_a_point_that_missed_makes_stronger_ones_hopeless():
+    missed = judged(1.0)
+    assert hopeless(judged(1.0).trial, [missed])
+    assert hopeless(judged(1.2).trial, [missed])
+    assert not hopeless(judged(0.9).trial, [missed])
+    assert not hopeless(judged(1.2).trial, [judged(1.0, misses=())])

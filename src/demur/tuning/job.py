@@ -33,6 +33,7 @@ from demur.tuning.record import read, write
 from demur.tuning.result import Tested, Tuned, best, chosen
 from demur.tuning.screening import INSTRUCTED, PRICED, Limits, Screening, answered, sample, threshold_of
 from demur.tuning.settings import Tuning, claim, fitted_of
+from demur.tuning.softer import Softer, hopeless
 from demur.tuning.space import Space, axes
 from demur.tuning.study import Trial
 from demur.types import FitData, Prompt, Sampling
@@ -67,6 +68,7 @@ def tune(
         ended = search.ended(choose)
         trials, calibration = search.screened(0 if ended else what.trials)
         judged = search.judged(trials, calibration, go_on=not ended)
+        trials = [*trials, *search.softer.trials]
         pareto = best(judged, search.base_answered)
         choice, reason = chosen(pareto, judged, choose)
         tested = search.tested(choice)
@@ -100,6 +102,7 @@ class Search:
     screening: Screening
     agreement: float
     """Share of the untouched model's screened answers on which the screen and the judge agree."""
+    softer: Softer
     clock: Clock
     tell: Progress
 
@@ -136,6 +139,9 @@ class Search:
             instructed=[instructed.prompts[i] for i in evenly(list(range(len(instructed.prompts))), INSTRUCTED)],
             neutral=[plain[i] for i in evenly(list(range(len(plain))), PRICED)],
         )
+        softer = Softer(
+            out=out, space=space, allowances=screening.allowances, evaluate=lambda point: screening(fits.of(point))
+        )
         clock.keep()
         return cls(
             what=what,
@@ -148,6 +154,7 @@ class Search:
             instructed=instructed,
             screening=screening,
             agreement=agreement,
+            softer=softer,
             clock=clock,
             tell=tell,
         )
@@ -185,21 +192,35 @@ class Search:
         )
         path = self.out / JUDGED
         ids: list[str] = read_json(path) if path.is_file() else []
-        by_id = {t.id: t for t in trials}
+        by_id = {t.id: t for t in (*trials, *self.softer.trials)}
         made = [judge(by_id[i]) for i in ids if i in by_id]
         base, slack = answered(self.screening.base), calibration.error
         rated = [_corrected(t, calibration.slope) for t in trials]
         waiting = [by_id[t.id] for t in worth_judging(rated, base, slack, 3 * self.what.judged) if t.id not in ids]
-        while go_on and waiting and (len(made) < self.what.judged or not best(made, self.base_answered)):
+        while go_on and (len(made) < self.what.judged or not best(made, self.base_answered)):
             if made and self.clock.left < self._final(calibration) + made[-1].seconds:
                 break
-            trial = waiting.pop(0)
+            trial = self._next(made, waiting, len(trials))
+            if trial is None:
+                break
             write_json(path, [*(j.trial.id for j in made), trial.id])
             self.tell("judged", len(made), max(self.what.judged, len(made) + 1))
             made.append(judge(trial))
             self.clock.keep()
         self.tell("judged", len(made), len(made))
         return made
+
+    def _next(self, made: Sequence[Judged], waiting: list[Trial], screened: int) -> Trial | None:
+        """Return the last point with less of its strength, where it missed and may yet be the best; else a new one."""
+        softer = self.softer.than(made[-1], screened + len(self.softer.trials)) if made else None
+        most = max((j.answered for j in best(made, self.base_answered)), default=self.base_answered)
+        if softer is not None and softer.scores.answered > most and softer.id not in {j.trial.id for j in made}:
+            return softer
+        while waiting:
+            trial = waiting.pop(0)
+            if not hopeless(trial, made):
+                return trial
+        return None
 
     def tested(self, choice: Judged | None) -> Tested | None:
         """Check the chosen point once on prompts that the search never saw."""
