@@ -119,7 +119,7 @@ def _board(
     def both(name: str, cut: str) -> tuple[Rate | None, Rate | None]:
         own = (benchmark, judge, name, cut)
         key = own if own in was or name != "oracle_correct_rate" else (benchmark, lender, name, cut)
-        return _rate(was.get(key)), _rate(now.get(key))
+        return Rate.of_metric(was.get(key)), Rate.of_metric(now.get(key))
 
     languages = [cut.partition("=")[2] for b, _, _, cut in was if b == benchmark and cut.startswith("language=")]
     rows = [
@@ -177,19 +177,6 @@ def _rows(measure: tuple[str, str, str], both: Both, benchmark: str, shifts: Shi
 def _slice(cut: str, both: Both) -> Slice:
     name = cut.split("=", 1)[1]
     return Slice(name=name, answered=both("answered_rate", cut), held=both("held_rate", cut))
-
-
-def _rate(metric: Metric | None) -> Rate | None:
-    if metric is None:
-        return None
-    return Rate(
-        value=metric.value,
-        low=metric.low,
-        high=metric.high,
-        n=metric.n,
-        groups=metric.groups,
-        n_unscored=metric.n_unscored,
-    )
 
 
 def _has(value: Rate | None) -> bool:

@@ -9,7 +9,6 @@ from demur.pairwise import AXES, Contrast
 from demur.report import text
 from demur.report.data import Rate
 from demur.report.tables import Table
-from demur.types import Metric
 
 HEADLINES = (
     ("answered_rate", "Answered"),
@@ -47,8 +46,8 @@ def sections(made: Comparison) -> list[tuple[str, list[Table]]]:
 def _rates(made: Comparison, benchmark: str) -> Table:
     rows = []
     for i in range(len(made.names)):
-        cells = [text.full(_rate(made.metric(i, benchmark, name))) for name, _ in HEADLINES]
-        rests = "; ".join(text.basis(_rate(made.metric(i, benchmark, name))) for name, _ in HEADLINES[:2])
+        cells = [text.full(Rate.of_metric(made.metric(i, benchmark, name))) for name, _ in HEADLINES]
+        rests = "; ".join(text.basis(Rate.of_metric(made.metric(i, benchmark, name))) for name, _ in HEADLINES[:2])
         rows.append((f"{i + 1}", *cells, rests))
     head = ("Run", *(label for _, label in HEADLINES), "Answered and held rest on")
     return Table(caption=benchmark, head=head, rows=tuple(rows), note="Intervals are 95 %, by groups.")
@@ -136,16 +135,3 @@ def p_value(p: float | None) -> str:
     if p is None:
         return "–"
     return "<0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _rate(metric: Metric | None) -> Rate | None:
-    if metric is None:
-        return None
-    return Rate(
-        value=metric.value,
-        low=metric.low,
-        high=metric.high,
-        n=metric.n,
-        groups=metric.groups,
-        n_unscored=metric.n_unscored,
-    )

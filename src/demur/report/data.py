@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from demur.types import Metric
 
 Unit = Literal["rate", "nats", "tokens"]
 Change = Literal["fixed", "newly_held", "newly_broken", "newly_unsafe", "unchanged"]
@@ -31,6 +34,13 @@ class Rate:
         if isinstance(value, Mapping) and "value" in value:
             return cls(**{k: value.get(k) for k in ("value", "low", "high", "n", "groups", "n_unscored")})
         return None
+
+    @classmethod
+    def of_metric(cls, metric: Metric | None) -> Rate | None:
+        """Return what a metric says, or None for none."""
+        if metric is None:
+            return None
+        return cls(**{k: getattr(metric, k) for k in ("value", "low", "high", "n", "groups", "n_unscored")})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
