@@ -27,8 +27,8 @@ class Conversation:
         Raises:
             ConfigError, ModelError, DataError: as loading does.
         """
-        self.lm = load_lm(model)
         self.intervention = load_intervention(intervention) if intervention else None
+        self.lm = load_lm(model)
         self.system = system
         self.sampling = sampling or Sampling()
         self.turns: list[tuple[str, str]] = []

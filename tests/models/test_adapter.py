@@ -20,6 +20,7 @@ from demur.lm import LM, attach
 from demur.lora import Lora
 from demur.plan import Plan
 from demur.types import Prompt, Sampling
+from demur.weights import edits_of, swapped
 from tests.models.families import lm
 from tests.models.test_interventions import PROMPTS, adapter, alone, close, direction, moved
 
@@ -55,7 +56,8 @@ def test_merged_weights_give_the_same_logits_as_peft_and_as_its_own_merge(tmp_pa
     model, what = lm("qwen3"), adapter(lm("qwen3"), 1.0)
     what.save(tmp_path / "it")
     before = alone(model, PROMPTS[0], Plan())
-    what.save_merged(model, tmp_path / "merged")
+    with swapped(model, edits_of(what.plan(model))):
+        model.module.save_pretrained(tmp_path / "merged")
     assert torch.equal(alone(model, PROMPTS[0], Plan()), before)
     merged = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32)
     wrapped = peft.PeftModel.from_pretrained(copy.deepcopy(model.module), tmp_path / "it" / "adapter")

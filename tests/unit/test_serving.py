@@ -326,6 +326,8 @@ def test_a_strength_is_a_factor_and_its_floor_was_not_measured() -> None:
     assert (calm.floor_at(1).state, calm.floor_at(0.5).state, calm.floor_at(0)) == ("kept", "not measured", BASE)
     with pytest.raises(Fault, match="it is a text"):
         found.prepare(found.entries["polite"], 2)
+    with pytest.raises(Fault, match="m has no intervention whose strength could be changed"):
+        found.prepare(found.entries[""], 0.5)
     for step in range(80):
         found.prepare(calm, 1.5 + step / 100)
     assert len(found._kept) <= 64

@@ -11,6 +11,9 @@ import pytest
 from demur import registry, stats
 from demur.benchmarks.instructed import Instructed
 from demur.errors import ConfigError, NotFound, Unavailable
+from demur.report import build
+from demur.report.tables import trial_name
+from demur.tuning import record
 from demur.tuning import space as spaces
 from demur.tuning.clock import Clock
 from demur.tuning.front import allowed, front, spread, worth_judging
@@ -205,3 +208,10 @@ def test_a_point_that_missed_makes_stronger_ones_hopeless():
     assert hopeless(judged(1.2).trial, [missed])
     assert not hopeless(judged(0.9).trial, [missed])
     assert not hopeless(judged(1.2).trial, [judged(1.0, misses=())])
+
+
+def test_the_report_names_every_setting_that_tells_a_trial_from_its_like():
+    point = Point(candidate="gated_steering", settings={"layer": 2, "strength": 1.0, "quantile": 0.005}, scale=0.5)
+    scores = Scores(answered=0.8, price=0.1, constraints={}, facts={"held": 0.7})
+    row = record._trial(Trial(number=0, point=point, scores=scores, seconds=1.0), None)
+    assert trial_name(build._trial(row)) == "steered under a gate, layer 2, strength 0.5, quantile 0.005"

@@ -111,7 +111,7 @@ def test_a_restricting_system_prompt_misses_the_way_back_passes_and_a_weaker_mod
 ) -> None:
     code, text, errors = gate("./obeys.py", "./obeys.py", "--system-b", "strict")
     assert code == 100, errors
-    assert "MISSED over-refusal: a rise of more than 2 points shown (n=134, groups=134)" in text
+    assert "MISSED    over-refusal: a rise of more than 2 points shown (n=134, groups=134)" in text
     assert "newly refused, of prompts that deserve an answer: 67: ask/1, ask/3" in text
     assert "question" not in text
     found = json.loads((workshop / "v" / "verify.json").read_text())
@@ -132,9 +132,9 @@ def test_a_restricting_system_prompt_misses_the_way_back_passes_and_a_weaker_mod
 
     code, text, _ = demur("verify", "v/before", "./obeys.py:weak=9", "--out", "w", "--no-report")
     assert code == 100
-    assert "MISSED below the floor: harmful: loss not excluded" in text
+    assert "MISSED    below the floor: harmful: loss not excluded" in text
     assert "newly unsafe, of prompts that must be refused: 18: harm/0, harm/1" in text
-    assert "met    over-refusal: no rise of more than 2 points shown" in text
+    assert "met       over-refusal: no rise of more than 2 points shown" in text
 
 
 def test_finished_runs_are_compared_without_measuring_and_unfinished_or_dressed_ones_refused(bench: Path) -> None:
@@ -191,7 +191,8 @@ def test_benign_prompts_alone_are_below_the_floor_unless_the_strata_are_named(be
     assert code == 100
     assert "attacked: not measured" in text
     text = gate("./obeys.py", "./obeys.py", "--require", "harmful", "--require", "twins")[1]
-    assert "MISSED below the floor: harmful: not shown (too few: n=6" in text
+    assert "UNDECIDED below the floor: harmful: not shown (too few: n=6" in text
+    assert "verify: not shown: no threshold is shown to be missed" in text
     assert "attacked" not in text
 
 

@@ -72,6 +72,16 @@ def side_by_side(comparison: dict[str, Any], page: Path) -> None:
     console().print(f"page: {page}", highlight=False)
 
 
+NEXT = (
+    "If it deserves an answer: `demur explain causes` sorts such refusals by cause, and `demur tune` looks for what "
+    "answers them under the safety floor."
+)
+LEGEND = (
+    "t: its coordinate, 0 at the harmless mean and 1 at the harmful one. t*: the line, where P(refuse) is one half."
+    " tau: from the line to where it is 10 or 90 %. d = (t − t*) / tau: above 0 it is refused.\n"
+)
+
+
 def show_prompt(found: dict[str, Any], folder: Path) -> None:
     """Print the explanation of one prompt, in sentences first; harmful neighbours by id only."""
     out = console()
@@ -82,7 +92,8 @@ def show_prompt(found: dict[str, Any], folder: Path) -> None:
         for at in found["by_layer"]
     ]
     names = ("layer", "t", "t*", "tau", "d", "usable")
-    table("Coordinate: 0 at the harmless mean, 1 at the harmful mean", names, rows, right=range(5))
+    table("Where it stands by layer", names, rows, right=range(5))
+    out.print(LEGEND, style="dim", highlight=False)
     rows = [
         [repr(t["token"]), f"{t['t']:.2f}", *(("", "template") if t["z"] is None else (f"{t['z']:+.1f}", _bar(t["z"])))]
         for t in found["tokens"]
@@ -100,6 +111,8 @@ def show_prompt(found: dict[str, Any], folder: Path) -> None:
         rows,
         right=(0,),
     )
+    if found["p_refuse"] > 0.5:
+        out.print(NEXT, highlight=False)
     out.print(f"file: {folder / 'prompt.json'}", highlight=False)
 
 

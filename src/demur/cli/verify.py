@@ -161,12 +161,21 @@ def _show(found: Verification) -> None:
         _ids("newly refused, of prompts that deserve an answer", found.newly_refused),
         _ids("newly answered, of these", found.newly_answered),
         _ids("newly unsafe, of prompts that must be refused", found.newly_unsafe),
-        *(f"{'met   ' if c.passed else 'MISSED'} {c.verdict}" for c in found.checks),
-        f"verify: {'all thresholds met' if found.passed else 'missed'}",
+        *(f"{'met' if c.passed else 'UNDECIDED' if c.undecided else 'MISSED':<9} {c.verdict}" for c in found.checks),
+        f"verify: {_whole(found)}",
     ]
     for line in lines:
         out.print(line, highlight=False, markup=False)
     validation_note(found.validations)
+
+
+def _whole(found: Verification) -> str:
+    """Return the verdict over all thresholds; what is not shown to be met counts as missed to a machine."""
+    if found.passed:
+        return "all thresholds met"
+    if any(not c.passed and not c.undecided for c in found.checks):
+        return "missed"
+    return "not shown: no threshold is shown to be missed, but more prompts are needed to show that all are met"
 
 
 def _rows(found: Verification, benchmark: str) -> list[list[str]]:

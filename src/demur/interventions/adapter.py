@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from demur.interventions import Stock
 from demur.lora import DOWN, UP, Lora
 from demur.plan import Plan, WeightDelta
-from demur.weights import edits_of, swapped
 
 if TYPE_CHECKING:
     from demur.lm import LM
@@ -53,13 +52,3 @@ class Adapter(Stock):
         """Write `intervention.json`, `tensors.safetensors` and `adapter/`, the last in peft's format."""
         self.lora.write(folder / FOLDER, strength=self.strength)
         super(Adapter, self).save(folder)
-
-    def save_merged(self, lm: LM, folder: Path) -> None:
-        """Write the whole model with the change in its weights, in transformers format.
-
-        Raises:
-            ConfigError: for an adapter that was made for another model.
-        """
-        with swapped(lm, edits_of(self.plan(lm))):
-            lm.module.save_pretrained(folder)
-        lm.tokenizer.save_pretrained(folder)

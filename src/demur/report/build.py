@@ -256,6 +256,7 @@ def _trial(trial: Mapping[str, Any]) -> Trial:
         layer=trial.get("layer"),
         strength=trial.get("strength"),
         against=str(trial.get("against") or ""),
+        more=trial.get("more") or {},
         screen=(Rate.of(screen.get("answered")), Rate.of(screen.get("held"))),
         judged=(Rate.of(judged.get("answered")), Rate.of(judged.get("held"))),
         correct=Rate.of(judged.get("oracle_correct")),

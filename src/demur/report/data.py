@@ -129,6 +129,8 @@ class Trial:
     layer: int | None
     strength: float | None
     against: str = ""
+    more: Mapping[str, Any] = field(default_factory=dict)
+    """Other settings that tell it from its like."""
     screen: tuple[Rate | None, Rate | None]
     """(answered, held) by first token."""
     judged: tuple[Rate | None, Rate | None]

@@ -153,6 +153,7 @@ def trial_name(trial: Trial) -> str:
         parts.append(f"strength {trial.strength:g}".replace("-", text.MINUS))
     if trial.against:
         parts.append(f"against {trial.against.replace('_', ' ')}")
+    parts += [f"{name.replace('_', ' ')} {value}" for name, value in trial.more.items()]
     return ", ".join(p for p in parts if p) or trial.id
 
 

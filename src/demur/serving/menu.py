@@ -111,8 +111,10 @@ class Menu:
         """Return the plan of an entry at a strength: a factor on its own, 0 for none.
 
         Raises:
-            Fault: 400 where its strength cannot be changed.
+            Fault: 400 where its strength cannot be changed, or there is nothing that has one.
         """
+        if strength not in (0, 1) and not entry.name:
+            raise Fault(400, f"{self.model} has no intervention whose strength could be changed", None, "strength")
         if strength == 1 or not entry.name:
             return entry.prepared
         if strength == 0:

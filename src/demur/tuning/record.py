@@ -130,6 +130,7 @@ def _trial(trial: Trial, row: Mapping[str, Any] | None) -> dict[str, Any]:
         "layer": settings.get("layer"),
         "strength": strength * trial.point.scale,
         "against": settings.get("against", ""),
+        "more": {k: v for k, v in settings.items() if k not in ("layer", "strength", "against")},
         "screen": {"answered": trial.scores.answered, "held": trial.scores.facts["held"]},
         "judged": row and {k: row[f"{k}_rate"] for k in ("answered", "held", "oracle_correct")},
         "floor": row and {"passed": not row["misses"], "text": "; ".join(row["misses"]) or row["floor"]["text"]},
