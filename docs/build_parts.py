@@ -8,6 +8,7 @@ from docstrings import cell, code, folded, line, link, papers, table, text
 
 from demur import modifiers, registry, suites
 from demur.benchmarks import _cards
+from demur.source_fields import Setting
 from demur.types import Card
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -93,7 +94,7 @@ def _member(kind: str, member: registry.Member) -> str:
     return "\n\n".join(lines)
 
 
-def _setting(s: registry.Setting) -> list[str]:
+def _setting(s: Setting) -> list[str]:
     return [code(s.name), code(s.type), code(s.default) if s.default is not None else "required", cell(s.doc)]
 
 

@@ -18,6 +18,7 @@ from demur import attacks, registry
 from demur.errors import ConfigError, NotFound
 from demur.files import fingerprint
 from demur.settings import PartSpec, Problems, build, make, part_of
+from demur.source_fields import Setting
 from demur.types import ATTACK, Benchmark, Card, Part, Prompt, to_json
 
 
@@ -88,7 +89,7 @@ class Modified:
         return iter(self.modifiers.apply(self.benchmark(), registry.name_of(type(self.benchmark))))
 
 
-def settings() -> tuple[registry.Setting, ...]:
+def settings() -> tuple[Setting, ...]:
     """Return the modifiers as a list of settings shows them: name, type, default, meaning."""
     return registry.written_fields(Path(__file__), Modifiers.__name__)
 

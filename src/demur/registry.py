@@ -1,8 +1,8 @@
 """File name -> class: the open folders, read without importing them.
 
-`judges/keyword.py` is the judge `keyword`; its class is `Keyword`. Names, first docstring lines and settings are
-read from the source by `ast`, so listing is quick and works where an extra is missing; a class is imported only
-when it is used. A name that is a path (`./tone.py`) loads a member from outside the package.
+`judges/keyword.py` is the judge `keyword`; its class is `Keyword`. Names, first docstring lines and settings (those of
+base classes, too) are read from the source by `ast`, so listing is quick and works where an extra is missing; a class
+is imported only when it is used. A name that is a path (`./tone.py`) loads a member from outside the package.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ import functools
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from demur import source_fields
 from demur.errors import ConfigError, NotFound, Unavailable
+from demur.source_fields import Setting
 
 KINDS = ("benchmarks", "judges", "generators", "methods", "interventions", "export")
 """The open folders."""
@@ -67,17 +69,6 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """One field of a member's class, as it is written in the source."""
-
-    name: str
-    type: str
-    default: str | None
-    """Source of the default value; None where the setting must be given."""
-    doc: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Source:
     """What `ast` reads from one file."""
 
@@ -87,7 +78,6 @@ class _Source:
     comparison_only: str
     reads: str
     space: Mapping[str, object]
-    settings: tuple[Setting, ...]
     classes: tuple[str, ...]
 
 
@@ -143,14 +133,14 @@ def space(method: str) -> Mapping[str, object]:
 
 
 def fields(kind: str, name: str) -> tuple[Setting, ...]:
-    """Return the member's settings in the order of the source, without importing it."""
-    return _read(_path(kind, name)).settings
+    """Return the member's settings in the order of the source, those of its base classes first, importing nothing."""
+    path = _path(kind, name)
+    return written_fields(path, class_name(path.stem))
 
 
 def written_fields(path: Path, cls: str) -> tuple[Setting, ...]:
-    """Return the fields of a class in a file as they are written there, without importing it."""
-    nodes = ast.parse(path.read_text("utf-8"), filename=str(path)).body
-    return tuple(f for node in nodes if isinstance(node, ast.ClassDef) and node.name == cls for f in _settings(node))
+    """Return the fields of a class in a file, bases in the file or the package included, importing nothing."""
+    return source_fields.fields(path, cls, _package())
 
 
 def missing(extra: str) -> tuple[str, ...]:
@@ -220,10 +210,14 @@ def class_name(name: str) -> str:
 def _folder(kind: str) -> Path:
     if kind not in KINDS:
         raise NotFound("kind of part", kind, KINDS)
+    return _package() / kind
+
+
+def _package() -> Path:
     found = importlib.util.find_spec(PACKAGE)
     if found is None or not found.submodule_search_locations:
         raise ConfigError(f"package {PACKAGE!r} is not installed as a folder")
-    return Path(next(iter(found.submodule_search_locations))) / kind
+    return Path(next(iter(found.submodule_search_locations)))
 
 
 def _path(kind: str, name: str) -> Path:
@@ -263,10 +257,7 @@ def _read(path: Path) -> _Source:
 
 @functools.cache
 def _parse(path: Path, _mtime: int) -> _Source:
-    try:
-        tree = ast.parse(path.read_text("utf-8"), filename=str(path))
-    except (SyntaxError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid Python: {error}") from None
+    tree = source_fields.tree(path)
     classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
     cls = classes.get(class_name(path.stem))
     doc = (ast.get_docstring(cls) if cls else None) or ast.get_docstring(tree) or ""
@@ -277,7 +268,6 @@ def _parse(path: Path, _mtime: int) -> _Source:
         comparison_only=_constant(tree, "COMPARISON_ONLY"),
         reads=_constant(tree, "READS"),
         space=_table(tree, "SPACE", path),
-        settings=tuple(_settings(cls)) if cls else (),
         classes=tuple(classes),
     )
 
@@ -301,21 +291,6 @@ def _table(tree: ast.Module, name: str, path: Path) -> Mapping[str, object]:
             except (ValueError, TypeError) as error:
                 raise ConfigError(f"{name} in {path} is no table of plain values: {error}") from None
     return {}
-
-
-def _settings(cls: ast.ClassDef) -> Iterator[Setting]:
-    """Yield the dataclass fields of a class with the string under each."""
-    for node, after in zip(cls.body, [*cls.body[1:], None], strict=True):
-        if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
-            continue
-        kind = ast.unparse(node.annotation)
-        if kind.removeprefix("typing.").startswith("ClassVar"):
-            continue
-        doc = ""
-        if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and isinstance(after.value.value, str):
-            doc = " ".join(after.value.value.split())
-        default = ast.unparse(node.value) if node.value else None
-        yield Setting(name=node.target.id, type=kind, default=default, doc=doc)
 
 
 def _outside(kind: str, name: str, path: Path) -> type:

@@ -1,5 +1,8 @@
 """Every method: fits a two-layer random model in seconds, and gives an intervention that saves, loads, describes."""
 
+import dataclasses
+import sys
+
 import pytest
 import torch
 
@@ -97,6 +100,14 @@ def test_fit_saves_loads_and_describes_itself_equally(name, family, tmp_path, mo
         assert again.plan(lm).fingerprint == fitted.plan(lm).fingerprint
     if name in TRAINED and family == "llama":
         same_elsewhere(lm, again, tmp_path / "it")
+
+
+@pytest.mark.parametrize("name", registry.names("methods"))
+def test_settings_as_read_from_the_source_are_the_fields_of_the_class(name):
+    cls = registry.find("methods", name)
+    read, made = registry.fields("methods", name), dataclasses.fields(cls)
+    assert [(f.name, f.type) for f in read] == [(f.name, f.type) for f in made]
+    assert [eval(f.default, vars(sys.modules[cls.__module__])) for f in read] == [f.default for f in made]
 
 
 @pytest.mark.parametrize("name", UNFITTED)

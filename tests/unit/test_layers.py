@@ -21,8 +21,8 @@ ABOVE_THE_LINE = {
     "ecosystem", "embeddings", "engines", "errors", "files", "finishes", "fitted", "flips", "floor",
     "floor_records", "generators", "judges", "labelled", "labelling", "languages", "leaks", "measure", "metrics",
     "mining", "modifiers", "opening", "paired", "pairs", "pairwise", "reasoning", "recipes", "records", "registry",
-    "report", "results", "serving", "settings", "sides", "sketches", "stats", "suites", "triage", "tuning", "types",
-    "verify", "world",
+    "report", "results", "serving", "settings", "sides", "sketches", "source_fields", "stats", "suites", "triage",
+    "tuning", "types", "verify", "world",
 }  # fmt: skip
 """Modules and folders that import no torch; a file in them that needs an extra says so in EXTRA."""
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import ast
 import dataclasses
+import os
 import sys
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 
 from demur import registry
 from demur.errors import ConfigError, NotFound, Unavailable
+from demur.source_fields import Setting
 
 TONE = '''
 from __future__ import annotations
@@ -92,8 +95,99 @@ def test_using_a_member_with_a_missing_extra_names_the_command() -> None:
 @pytest.mark.usefixtures("package")
 def test_fields_are_the_settings_with_defaults_and_docs() -> None:
     limit, words = registry.fields("judges", "tone")
-    assert limit == registry.Setting(name="limit", type="int", default=None, doc="How much is too much.")
+    assert limit == Setting(name="limit", type="int", default=None, doc="How much is too much.")
     assert (words.name, words.type, words.default, words.doc) == ("words", "tuple[str, ...]", "('sorry',)", "")
+
+
+STRICT = '''
+from dataclasses import dataclass
+
+raise RuntimeError("bases are read and not imported")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strict:
+    limit: int
+    """How much is too much."""
+    words: tuple[str, ...] = ()
+    """What gives it away."""
+    exact: bool = False
+    """Whether case counts."""
+'''
+MILD = '''
+from dataclasses import dataclass
+from ownpackage.judges import _strict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mild(_strict.Strict):
+    """Judges mildly."""
+
+    own: str = ""
+    """Its own."""
+    limit: int = 3
+    exact: bool = True
+    """Whether case counts, as it does here."""
+'''
+
+
+def test_fields_of_a_base_come_first_and_keep_their_place_and_doc(package: Path) -> None:
+    (package / "_strict.py").write_text(STRICT)
+    (package / "mild.py").write_text(MILD)
+    found = registry.fields("judges", "mild")
+    assert [(f.name, f.default, f.doc) for f in found] == [
+        ("limit", "3", "How much is too much."),
+        ("words", "()", "What gives it away."),
+        ("exact", "True", "Whether case counts, as it does here."),
+        ("own", "''", "Its own."),
+    ]
+    (package / "_strict.py").write_text(STRICT.replace("too much", "far too much"))
+    os.utime(package / "_strict.py", ns=(1, 1))
+    assert registry.fields("judges", "mild")[0].doc == "How much is far too much."
+
+
+BASES = '''
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from demur.source_fields import Setting as Named
+
+
+@dataclass(frozen=True, kw_only=True)
+class Left(Named):
+    default: str | None = "left"
+    left: int = 1
+
+
+class Bare(Protocol):
+    bare: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Right(Bare):
+    right: int = 3
+    doc: str = "right"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tone(Right, Left):
+    """Judges the tone."""
+
+    left: int = 4
+    type: str = "tone"
+'''
+
+
+def test_fields_of_a_file_from_outside_are_those_of_its_dataclass(tmp_path: Path) -> None:
+    path = tmp_path / "tone.py"
+    path.write_text(BASES)
+    read = registry.fields("judges", str(path))
+    made = dataclasses.fields(registry.find("judges", str(path)))
+    assert [f.name for f in read] == [f.name for f in made] == ["name", "type", "default", "doc", "left", "right"]
+    defaults = [dataclasses.MISSING if f.default is None else ast.literal_eval(f.default) for f in read]
+    assert defaults == [f.default for f in made]
 
 
 @pytest.mark.usefixtures("package")

@@ -10,7 +10,7 @@ import typer
 from demur.cli._console import console, emit_json, table
 
 if TYPE_CHECKING:
-    from demur.registry import Setting
+    from demur.source_fields import Setting
     from demur.suites import Suite
 
 

@@ -1,4 +1,4 @@
-"""From terms and parts to an adapter: the training that the methods on representations share."""
+"""What methods that train on representations share: settings, and the training, from terms and parts to an adapter."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from demur import losses, training
 from demur.errors import ConfigError
 from demur.files import write_json
 from demur.interventions.adapter import Adapter
+from demur.losses import Distance
 from demur.methods import _tuned
 from demur.methods._contrast import check_layers
 from demur.methods._held_out import HeldOut
+from demur.methods._passages import Benign
 from demur.refusal_curve import RefusalCurve
 from demur.representation import Part, Read, Representation, Term, course
 from demur.training import How
@@ -31,6 +33,64 @@ DISTANCES = ("norm", "relative", "squared")
 ERASED = ("text", "answer")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """The settings of a method that moves the states of harmful answers."""
+
+    steps: int = 150
+    """Updates."""
+    benign: Benign = "answered"
+    """Which benign prompts are retained: `plain` ones, or all that the model `answered`."""
+    attacked: bool = False
+    """Use prompts under attack, too; what was not trained on tells more about a defence."""
+    rate: float = 1e-4
+    """The learning rate, constant; a tiny model wants more (1e-3)."""
+    rank: int = 16
+    """Rank of the adapter."""
+    alpha_lora: int = 16
+    """The adapter's change is multiplied by alpha_lora / rank."""
+    dropout: float = 0.05
+    """Dropout on the adapter's input."""
+    at_once: int = 8
+    """Texts that are read at a time."""
+    checkpoints: int = 2
+    """How many checkpoints are kept and measured."""
+    patience: int = 0
+    """Checkpoints in a row that miss the safety floor, after which the training ends; 0: never."""
+    keep: Keep = "trained"
+    """Which checkpoint of those that keep the floor: the one `trained` longest, or the one that `answered` most. Or,
+    whatever the floor says, the one that `resists` most attacks of those that lose at most 5 points of answered."""
+    max_new_tokens: int = 512
+    """Longest answer that is measured."""
+    judge: str = ""
+    """Judge of the answers; by default that of the fit, else `classifier`."""
+    seed: int = 0
+    """Of the order of texts and the adapter's start."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rerouted(Moved):
+    """The settings of one that erases and retains as Circuit Breakers do."""
+
+    layers: tuple[int, ...] = ()
+    """Blocks after which states are erased; by default those of the paper's hidden states 10 and 20 of 32."""
+    alpha: float = 10.0
+    """Weight of the terms together (Circuit Breakers: 10 for Llama-3, 5 for Mistral)."""
+    retain_weight: float = 1.0
+    """Weight of the retain term beside the erase term. It is a distance in the states' own units, that a cosine:
+    longer states want less. The embedded model's are about 350 long, and 1 keeps it from learning at all."""
+    distance: Distance = "norm"
+    """What the retain term is: the paper's `norm` of a state's change, that `relative` to the state's length, or the
+    square of the latter (`squared`), which pulls the more, the further a state is, and at its start not at all."""
+    erased: Erased = "text"
+    """Which states are erased: those of the whole `text`, as in the release, or of the harmful `answer` alone, and not
+    those of the prompt, whose first words benign prompts share."""
+    erase: int = 16
+    """Texts to erase per update."""
+    retain: int = 16
+    """Texts to retain per update: benign answers and refusals in turn, where there are refusals."""
+
+
 def erasing(layers: Sequence[int]) -> Term:
     """Return the erase term: `losses.rerouting` at some layers."""
 
@@ -40,7 +100,7 @@ def erasing(layers: Sequence[int]) -> Term:
     return term
 
 
-def retaining(layers: Sequence[int], distance: losses.Distance = "norm") -> Term:
+def retaining(layers: Sequence[int], distance: Distance = "norm") -> Term:
     """Return the retain term: `losses.drift` at some layers.
 
     Raises:
@@ -117,7 +177,7 @@ def reach(lm: LM, layers: Sequence[int], hidden: Sequence[int], first: int = 0) 
     return Reach(layers=chosen, blocks=tuple(range(min(scaled(lm, first + 1), last), last + 1)))
 
 
-def how(settings: Any, parts: Sequence[Part], blocks: tuple[int, ...]) -> How:
+def how(settings: Moved, parts: Sequence[Part], blocks: tuple[int, ...]) -> How:
     """Return how a training runs, from the fields of a method that have `How`'s names."""
     names = {f.name for f in dataclasses.fields(How)} & {f.name for f in dataclasses.fields(settings)}
     given = {name: getattr(settings, name) for name in names - {"alpha"}}
@@ -132,14 +192,14 @@ def how(settings: Any, parts: Sequence[Part], blocks: tuple[int, ...]) -> How:
 
 
 def fit(
-    lm: LM, data: FitData, settings: Any, parts: Sequence[Part], loss: Representation, blocks: tuple[int, ...]
+    lm: LM, data: FitData, settings: Moved, parts: Sequence[Part], loss: Representation, blocks: tuple[int, ...]
 ) -> Adapter:
     """Train, measure every checkpoint on the dev split, and choose one.
 
     Args:
         lm: the model.
         data: examples, the judge and the folder.
-        settings: the method; its fields `steps, seed, judge, max_new_tokens, keep` and those of `How` are read.
+        settings: the method.
         parts: what is read at each update.
         loss: what is lowered.
         blocks: the blocks that are trained.

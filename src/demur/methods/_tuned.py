@@ -1,7 +1,6 @@
-"""What methods that train on answers share: the pairs, kept once made; the training; the choice under the floor.
+"""What methods that train on answers share: settings; the pairs, kept once made; the training; the choice.
 
-A method's fields that are named as those of `training.How` are its settings of the training; `weaker` and
-`max_new_tokens` are read too.
+A method's fields that are named as those of `training.How` are its settings of the training.
 """
 
 from __future__ import annotations
@@ -36,15 +35,53 @@ FOLDER, PAIRS, KEY, RECORD = "training", "pairs.jsonl", "pairs.json", "training.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Steering:
-    """The steering under which a model answers what it refuses."""
+class Tuned:
+    """The settings of a method that fine-tunes on answers."""
 
-    layer: int
+    rate: float
+    """The highest learning rate; a tiny model wants far more (1e-3)."""
+    epochs: float = 1.0
+    """Passes over the data."""
+    batch: int = 32
+    """Rows (of DPO: pairs of answers) per update, over all processes."""
+    rank: int = 16
+    """Rank of the adapter, on every linear layer of the blocks; 0 trains the weights themselves."""
+    alpha: int = 32
+    """The adapter's change is multiplied by alpha / rank."""
+    dropout: float = 0.05
+    """Dropout on the adapter's input."""
+    checkpoints: int = 4
+    """How many checkpoints are kept and measured."""
+    weaker: tuple[float, ...] = (0.8, 0.6, 0.4)
+    """Where the best checkpoint misses the floor, shares of its change that are tried instead."""
+    max_new_tokens: int = 512
+    """Longest answer to the dev split."""
+    judge: str = ""
+    """Judge of the dev split's answers; by default that of the fit, else `classifier`."""
+    seed: int = 0
+    """Of the order of the rows and the adapter's start."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steered(Tuned):
+    """The settings of one that is trained on answers, too, which the model gives to what it refuses when steered."""
+
+    layer: int = 2
+    """The block after which the steering that makes the answers acts."""
     against: Against = "harmful"
+    """Whose refusals give the direction of that steering: those of harmful or of borderline prompts."""
     strengths: tuple[float, ...] = (0.5, 0.75, 1.0, 1.5)
+    """Strengths of the steering, tried in this order until an answer is judged fit."""
     positions: Positions = "last_prompt"
+    """Which tokens the steering acts on."""
+    max_new_tokens: int = 512
+    """Longest answer that is made, to learn from and to the dev split."""
+    judge: str = ""
+    """Judge of the made answers; by default that of the fit, else `classifier`."""
+    seed: int = 0
+    """Of the choice of prompts, their order and the adapter's start."""
 
-    def ask(self, lm: LM, data: FitData, judge: Judge, *, max_new_tokens: int, own: bool = True) -> Ask:
+    def ask(self, lm: LM, data: FitData, judge: Judge, *, own: bool = True) -> Ask:
         """Return how answers are made; the direction comes from the fit split."""
         contrast = Contrast.of(lm, data, layers=(self.layer,))
         return Ask(
@@ -52,7 +89,7 @@ class Steering:
             judge=judge,
             strengths=self.strengths,
             positions=self.positions,
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=self.max_new_tokens,
             own=own,
         )
 
@@ -102,7 +139,7 @@ def _there(out: Path, key: Mapping[str, Any]) -> bool:
 
 
 def tuned(
-    method: Any,
+    method: Tuned,
     lm: LM,
     data: FitData,
     found: Sequence[Pair],
@@ -152,7 +189,7 @@ def taught(found: Sequence[Pair]) -> list[Example]:
     ]
 
 
-def how(method: Any) -> How:
+def how(method: Tuned) -> How:
     """Return a method's settings of the training."""
     names = {f.name for f in dataclasses.fields(How)} & {f.name for f in dataclasses.fields(method)}
     return How(**{name: getattr(method, name) for name in names})

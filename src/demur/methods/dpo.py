@@ -17,7 +17,7 @@ EXTRA = "train"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Dpo:
+class Dpo(_tuned.Tuned):
     """Train a LoRA adapter by direct preference optimisation on rows that hold both answers (Rafailov et al.).
 
     Plain DPO (arXiv 2305.18290), the control of every method that makes its own data. Rows need `answer`, to be
@@ -28,32 +28,11 @@ class Dpo:
     half its margin.
     """
 
+    rate: float = 5e-6
     file: str = ""
     """JSONL of examples, or of rows in trl's conversational preference format, instead of the fit split."""
-    rate: float = 5e-6
-    """The highest learning rate; a tiny model wants far more (1e-3)."""
-    epochs: float = 1.0
-    """Passes over the data."""
-    batch: int = 32
-    """Pairs per update, over all processes."""
-    rank: int = 16
-    """Rank of the adapter, on every linear layer of the blocks; 0 trains the weights themselves."""
-    alpha: int = 32
-    """The adapter's change is multiplied by alpha / rank."""
-    dropout: float = 0.05
-    """Dropout on the adapter's input."""
     beta: float = 0.1
     """How strongly the model is held to itself before training."""
-    checkpoints: int = 4
-    """How many checkpoints are kept and measured."""
-    weaker: tuple[float, ...] = (0.8, 0.6, 0.4)
-    """Where the best checkpoint misses the floor, shares of its change that are tried instead."""
-    max_new_tokens: int = 512
-    """Longest answer to the dev split."""
-    judge: str = ""
-    """Judge of the dev split's answers; by default that of the fit, else `classifier`."""
-    seed: int = 0
-    """Of the order of the rows and the adapter's start."""
 
     def fit(self, lm: LM, data: FitData) -> Adapter:
         """Train on the rows, and choose a checkpoint on `dev`.

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from demur import losses
 from demur.errors import ConfigError, DataError
 from demur.interventions.adapter import Adapter
-from demur.losses import Distance
 from demur.methods._overlap import Weights, summary, weights
-from demur.methods._passages import Benign, Text, Texts, without_prompt
-from demur.methods._representation import Erased, Keep, erasing, falling, fit, reach, retaining, rising, whole
+from demur.methods._passages import Text, Texts, without_prompt
+from demur.methods._representation import Rerouted, erasing, falling, fit, reach, retaining, rising, whole
 from demur.representation import Draw, Part, Passage, Read, Representation, alternate, cycle, passage
 from demur.states import states
 from demur.types import FitData, Prompt
@@ -30,7 +29,7 @@ CONFIGURATIONS = {"matched": ((10, 20), 0), "late": (tuple(range(20, 31)), 10)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mosr:
+class Mosr(Rerouted):
     """Train a LoRA adapter as Circuit Breakers do, with weights on what is erased and context before kept refusals.
 
     MOSR-style after Zhang et al. (arXiv 2511.19009), of which no code and no formula is known to us: what is theirs,
@@ -64,52 +63,10 @@ class Mosr:
     """Never drop the prompt before a retained refusal, whatever `dropped` is."""
     say: float = 0.0
     """Weight of a cross-entropy on the retained refusals' tokens beside the two terms."""
-    alpha: float = 10.0
-    """Weight of the two terms together (10 for Llama-3, 5 for Mistral)."""
-    retain_weight: float = 1.0
-    """Weight of the retain term beside the erase term. It is a distance in the states' own units, that a cosine:
-    longer states want less. The embedded model's are about 350 long, and 1 keeps it from learning at all."""
-    distance: Distance = "norm"
-    """What the retain term is: the paper's `norm` of a state's change, that `relative` to the state's length, or the
-    square of the latter (`squared`), which pulls the more, the further a state is, and at its start not at all."""
-    erased: Erased = "text"
-    """Which states are erased: those of the whole `text`, as in the release, or of the harmful `answer` alone, and not
-    those of the prompt, whose first words benign prompts share."""
-    steps: int = 150
-    """Updates."""
-    erase: int = 16
-    """Harmful answers per update."""
-    retain: int = 16
-    """Texts to retain per update: benign answers and refusals in turn."""
-    benign: Benign = "answered"
-    """Which benign prompts are retained: `plain` ones, or all that the model `answered`."""
     freed: bool = False
     """Retain answers to benign prompts that the model refuses, too, where such answers are known."""
     dropped: float = 0.0
     """Share of texts that lose their prompt."""
-    attacked: bool = False
-    """Use prompts under attack, too."""
-    rate: float = 1e-4
-    """The learning rate, constant; a tiny model wants more (1e-3)."""
-    rank: int = 16
-    """Rank of the adapter."""
-    alpha_lora: int = 16
-    """The adapter's change is multiplied by alpha_lora / rank."""
-    dropout: float = 0.05
-    """Dropout on the adapter's input."""
-    at_once: int = 8
-    """Texts that are read at a time."""
-    checkpoints: int = 2
-    """How many checkpoints are kept and measured."""
-    patience: int = 0
-    """Checkpoints in a row that miss the safety floor, after which the training ends; 0: never."""
-    keep: Keep = "trained"
-    """Which checkpoint of those that keep the floor: the one `trained` longest, or the one that `answered` most. Or,
-    whatever the floor says, the one that `resists` most attacks of those that lose at most 5 points of answered."""
-    max_new_tokens: int = 512
-    """Longest answer that is measured."""
-    judge: str = ""
-    """Judge of the answers; by default that of the fit, else `classifier`."""
     seed: int = 0
     """Of the order of texts, the prefixes, the shuffled weights and the adapter's start."""
 

@@ -11,7 +11,6 @@ from demur.errors import ConfigError, DataError
 from demur.interventions.adapter import Adapter
 from demur.methods import _tuned
 from demur.methods._chosen import by_rule
-from demur.methods._contrast import Against, Positions
 from demur.mining.selection import RULES
 from demur.responses import Made, Role
 from demur.training import Objective
@@ -24,7 +23,7 @@ EXTRA = "train"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rass:
+class Rass(_tuned.Steered):
     """Train a LoRA adapter on benign prompts that the model refuses, near its safety boundary, and harmful twins.
 
     RASS-style after Pan et al. (arXiv 2505.18325), whose training settings were never released: data from selection
@@ -35,16 +34,9 @@ class Rass:
     from both; what `demur mine` selects holds none, so add such rows to it.
     """
 
+    rate: float = 5e-6
     objective: Objective = "dpo"
     """`sft`, `dpo`, or `dpo_sft` (DPO with an SFT term on the chosen answers)."""
-    layer: int = 2
-    """The block after which the steering that makes the answers acts."""
-    against: Against = "harmful"
-    """Whose refusals give the direction of that steering: those of harmful or of borderline prompts."""
-    strengths: tuple[float, ...] = (0.5, 0.75, 1.0, 1.5)
-    """Strengths of the steering, tried in this order until an answer is judged fit."""
-    positions: Positions = "last_prompt"
-    """Which tokens the steering acts on."""
     selection: str = "given"
     """How refused and answered benign prompts are chosen among those of the `fit` split: `given` (those with the least
     |score| first, as mining scored them), or a rule of `demur mine`, scored here: `boundary`, or one of its controls
@@ -62,32 +54,10 @@ class Rass:
     """Most of the harmful prompts that are under attack, as a share. Without any, attacks get through afterwards."""
     general: int = 1000
     """Most plain prompts."""
-    rate: float = 5e-6
-    """The highest learning rate; a tiny model wants far more (1e-3)."""
-    epochs: float = 1.0
-    """Passes over the data."""
-    batch: int = 32
-    """Pairs per update, over all processes."""
-    rank: int = 16
-    """Rank of the adapter, on every linear layer of the blocks."""
-    alpha: int = 32
-    """The adapter's change is multiplied by alpha / rank."""
-    dropout: float = 0.05
-    """Dropout on the adapter's input."""
     beta: float = 0.1
     """How strongly DPO holds the model to itself before training."""
     sft_weight: float = 1.0
     """Weight of the SFT term of `dpo_sft`."""
-    checkpoints: int = 4
-    """How many checkpoints are kept and measured."""
-    weaker: tuple[float, ...] = (0.8, 0.6, 0.4)
-    """Where the checkpoint that answers most misses the floor, shares of its change that are tried instead."""
-    max_new_tokens: int = 512
-    """Longest answer that is made."""
-    judge: str = ""
-    """Judge of the made answers; by default that of the fit, else `classifier`."""
-    seed: int = 0
-    """Of the choice of prompts, their order and the adapter's start."""
 
     def fit(self, lm: LM, data: FitData) -> Adapter:
         """Make response pairs from the `fit` split, train on them, and choose a checkpoint on `dev`.
@@ -112,10 +82,7 @@ class Rass:
             return _tuned.tuned(self, lm, data, pairs, out, judge=judge, objective=self.objective)
 
     def _made(self, lm: LM, data: FitData, judge: Judge) -> Made:
-        steering = _tuned.Steering(
-            layer=self.layer, against=self.against, strengths=self.strengths, positions=self.positions
-        )
-        ask = steering.ask(lm, data, judge, max_new_tokens=self.max_new_tokens, own=self.rejected == "own")
+        ask = self.ask(lm, data, judge, own=self.rejected == "own")
         most: dict[Role, int] = {"benign": self.benign, "harmful": self.harmful, "general": self.general}
         rows: Sequence[Example] = data.examples
         if self.selection != "given":

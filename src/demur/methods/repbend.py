@@ -10,8 +10,8 @@ from demur import losses
 from demur.errors import ConfigError
 from demur.interventions.adapter import Adapter
 from demur.losses import Distance
-from demur.methods._passages import Benign, Texts, passages
-from demur.methods._representation import Keep, fit, reach, retaining
+from demur.methods._passages import Texts, passages
+from demur.methods._representation import Moved, fit, reach, retaining
 from demur.representation import Part, Read, Representation, Term, alternate, cycle
 from demur.types import FitData
 
@@ -22,7 +22,7 @@ EXTRA = "train"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Repbend:
+class Repbend(Moved):
     """Train a LoRA adapter that moves harmful answers' states as far as it can and pulls harmful prompts together.
 
     RepBend-style after arXiv 2504.01550, as its released code has it: safe · (distance of the states of safe answers,
@@ -31,6 +31,7 @@ class Repbend:
     no lower bound: short training and a low rate keep it in hand.
     """
 
+    steps: int = 450
     layers: tuple[int, ...] = ()
     """Blocks after which harmful states are moved; by default those of the paper's hidden states 20 to 30 of 32."""
     safe: float = 0.5
@@ -44,37 +45,12 @@ class Repbend:
     with `squared` the first is the square of the latter and the second, which has no bound, stays `relative`."""
     kl: float = 0.3
     """Weight of what holds the next token on benign texts; it grows with their length."""
-    steps: int = 450
-    """Updates."""
     each: int = 16
     """Texts of each of the four terms per update, but for the safe ones: twice as many."""
-    benign: Benign = "answered"
-    """Which benign prompts are held: `plain` ones, or all that the model `answered`."""
-    attacked: bool = False
-    """Use prompts under attack, too."""
     rate: float = 1e-5
     """The learning rate, constant; a tiny model wants more (1e-4)."""
-    rank: int = 16
-    """Rank of the adapter."""
-    alpha_lora: int = 16
-    """The adapter's change is multiplied by alpha_lora / rank."""
-    dropout: float = 0.05
-    """Dropout on the adapter's input."""
     at_once: int = 16
     """Texts that are read at a time; harmful prompts are pulled to those that are read with them."""
-    checkpoints: int = 2
-    """How many checkpoints are kept and measured."""
-    patience: int = 0
-    """Checkpoints in a row that miss the safety floor, after which the training ends; 0: never."""
-    keep: Keep = "trained"
-    """Which checkpoint of those that keep the floor: the one `trained` longest, or the one that `answered` most. Or,
-    whatever the floor says, the one that `resists` most attacks of those that lose at most 5 points of answered."""
-    max_new_tokens: int = 512
-    """Longest answer that is measured."""
-    judge: str = ""
-    """Judge of the answers; by default that of the fit, else `classifier`."""
-    seed: int = 0
-    """Of the order of texts and the adapter's start."""
 
     def fit(self, lm: LM, data: FitData) -> Adapter:
         """Train on the `fit` split and choose a checkpoint on `dev`.

@@ -17,7 +17,7 @@ EXTRA = "train"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sft:
+class Sft(_tuned.Tuned):
     """Fine-tune a LoRA adapter on the answers of the rows, as they stand: plain SFT.
 
     The control of every method that makes its own data. Rows are those of `--data` or of `file`, or else what the
@@ -28,30 +28,9 @@ class Sft:
     checkpoint that answers most of the dev split under the safety floor at half its margin.
     """
 
+    rate: float = 2e-5
     file: str = ""
     """JSONL of examples, or of rows in trl's conversational prompt-completion format, instead of the fit split."""
-    rate: float = 2e-5
-    """The highest learning rate; a tiny model wants far more (1e-3)."""
-    epochs: float = 1.0
-    """Passes over the data."""
-    batch: int = 32
-    """Rows per update, over all processes."""
-    rank: int = 16
-    """Rank of the adapter, on every linear layer of the blocks; 0 trains the weights themselves."""
-    alpha: int = 32
-    """The adapter's change is multiplied by alpha / rank."""
-    dropout: float = 0.05
-    """Dropout on the adapter's input."""
-    checkpoints: int = 4
-    """How many checkpoints are kept and measured."""
-    weaker: tuple[float, ...] = (0.8, 0.6, 0.4)
-    """Where the best checkpoint misses the floor, shares of its change that are tried instead."""
-    max_new_tokens: int = 512
-    """Longest answer to the dev split."""
-    judge: str = ""
-    """Judge of the dev split's answers; by default that of the fit, else `classifier`."""
-    seed: int = 0
-    """Of the order of the rows and the adapter's start."""
 
     def fit(self, lm: LM, data: FitData) -> Adapter:
         """Train on the rows, and choose a checkpoint on `dev`.

@@ -19,7 +19,7 @@ EXTRA = "train"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stl:
+class Stl(_tuned.Tuned):
     """Fine-tune a model on answered plain prompts with a share of refused harmful ones: it learns to refuse.
 
     Safety-tuned Llamas (Bianchi et al., arXiv 2309.07875), the baseline and second stage of DCR (arXiv 2603.03323).
@@ -32,32 +32,17 @@ class Stl:
     layer, the loss on the answer alone, rate and warm-up follow a cosine.
     """
 
+    rate: float = 3e-4
+    epochs: float = 3.0
+    batch: int = 128
+    rank: int = 8
+    alpha: int = 16
     general: int = 20_000
     """Most plain prompts that were answered."""
     harmful: int = 1000
     """Most harmful prompts."""
     attacked: float = 0.0
     """Most of the harmful prompts that are under attack, as a share; the papers have none."""
-    rate: float = 3e-4
-    """The highest learning rate; a tiny model wants far more (1e-3)."""
-    epochs: float = 3.0
-    """Passes over the data."""
-    batch: int = 128
-    """Rows per update, over all processes."""
-    rank: int = 8
-    """Rank of the adapter, on every linear layer of the blocks."""
-    alpha: int = 16
-    """The adapter's change is multiplied by alpha / rank."""
-    dropout: float = 0.05
-    """Dropout on the adapter's input."""
-    checkpoints: int = 4
-    """How many checkpoints are kept and measured."""
-    weaker: tuple[float, ...] = (0.8, 0.6, 0.4)
-    """Where the best checkpoint misses the floor, shares of its change that are tried instead."""
-    max_new_tokens: int = 512
-    """Longest answer that is made."""
-    judge: str = ""
-    """Judge of the made answers; by default that of the fit, else `classifier`."""
     seed: int = 0
     """Of the choice of prompts, their order and the adapter's start."""
 

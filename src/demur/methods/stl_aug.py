@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from demur import responses
 from demur.interventions.adapter import Adapter
 from demur.methods import _tuned
-from demur.methods._contrast import Against, Positions
 from demur.responses import Made, Role
 from demur.types import Example, FitData, Judge
 
@@ -20,7 +19,7 @@ EXTRA = "train"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StlAug:
+class StlAug(_tuned.Steered):
     """Fine-tune a model on answered plain prompts, refused harmful ones and answered prompts that only look harmful.
 
     Safety-tuned Llamas (Bianchi et al., arXiv 2309.07875), the baseline and second stage of DCR (arXiv 2603.03323).
@@ -37,6 +36,11 @@ class StlAug:
     layer, the loss on the answer alone, rate and warm-up follow a cosine.
     """
 
+    rate: float = 3e-4
+    epochs: float = 3.0
+    batch: int = 128
+    rank: int = 8
+    alpha: int = 16
     general: int = 20_000
     """Most plain prompts that were answered."""
     harmful: int = 1000
@@ -45,36 +49,6 @@ class StlAug:
     """Most of the harmful prompts that are under attack, as a share; the papers have none."""
     seeming: int = 250
     """Most benign prompts that look harmful; those the model refuses come first."""
-    layer: int = 2
-    """The block after which the steering acts that answers what the model refuses."""
-    against: Against = "harmful"
-    """Whose refusals give the direction of that steering: those of harmful or of borderline prompts."""
-    strengths: tuple[float, ...] = (0.5, 0.75, 1.0, 1.5)
-    """Strengths of the steering, tried in this order until an answer is judged fit."""
-    positions: Positions = "last_prompt"
-    """Which tokens the steering acts on."""
-    rate: float = 3e-4
-    """The highest learning rate; a tiny model wants far more (1e-3)."""
-    epochs: float = 3.0
-    """Passes over the data."""
-    batch: int = 128
-    """Rows per update, over all processes."""
-    rank: int = 8
-    """Rank of the adapter, on every linear layer of the blocks."""
-    alpha: int = 16
-    """The adapter's change is multiplied by alpha / rank."""
-    dropout: float = 0.05
-    """Dropout on the adapter's input."""
-    checkpoints: int = 4
-    """How many checkpoints are kept and measured."""
-    weaker: tuple[float, ...] = (0.8, 0.6, 0.4)
-    """Where the best checkpoint misses the floor, shares of its change that are tried instead."""
-    max_new_tokens: int = 512
-    """Longest answer that is made."""
-    judge: str = ""
-    """Judge of the made answers; by default that of the fit, else `classifier`."""
-    seed: int = 0
-    """Of the choice of prompts, their order and the adapter's start."""
 
     def fit(self, lm: LM, data: FitData) -> Adapter:
         """Train on rows of the `fit` split, and choose a checkpoint on `dev`.
@@ -92,13 +66,8 @@ class StlAug:
     def _made(self, lm: LM, data: FitData, judge: Judge) -> Made:
         chosen = self._chosen(data.examples)
         rest = chosen["anchor"][: max(0, self.seeming - len(chosen["benign"]))]
-        steering = _tuned.Steering(
-            layer=self.layer, against=self.against, strengths=self.strengths, positions=self.positions
-        )
         return _tuned.joined(
-            _tuned.freed(
-                lm, chosen["benign"], lambda: steering.ask(lm, data, judge, max_new_tokens=self.max_new_tokens)
-            ),
+            _tuned.freed(lm, chosen["benign"], lambda: self.ask(lm, data, judge)),
             _tuned.own(rest, "anchor"),
             _tuned.own(chosen["general"], "general"),
             _tuned.refused(chosen["harmful"]),

@@ -11,7 +11,6 @@ from demur import responses
 from demur.errors import DataError
 from demur.interventions.adapter import Adapter
 from demur.methods import _tuned
-from demur.methods._contrast import Against, Positions
 from demur.methods._trigger_spans import Spans
 from demur.responses import Made, Role
 from demur.types import Example, FitData, Judge
@@ -23,7 +22,7 @@ EXTRA = "train"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TriggerMatched:
+class TriggerMatched(_tuned.Steered):
     """Train an adapter on prompts that share the spans which set refusals off: benign ones answered, harmful refused.
 
     After Xue et al. (arXiv 2603.11388): a safety-tuned model refuses what shares cues with its harmful training
@@ -38,6 +37,7 @@ class TriggerMatched:
     rates are not known to us: all defaults are ours.
     """
 
+    rate: float = 2e-5
     triggers: str = ""
     """The brief that `demur explain triggers` wrote; "" finds the spans on the fit split."""
     looks: float = 0.8
@@ -56,36 +56,6 @@ class TriggerMatched:
     """Most of the harmful prompts that are under attack, as a share."""
     general: int = 1000
     """Most plain prompts."""
-    layer: int = 2
-    """The block after which the steering acts that answers what the model refuses."""
-    against: Against = "harmful"
-    """Whose refusals give the direction of that steering: those of harmful or of borderline prompts."""
-    strengths: tuple[float, ...] = (0.5, 0.75, 1.0, 1.5)
-    """Strengths of the steering, tried in this order until an answer is judged fit."""
-    positions: Positions = "last_prompt"
-    """Which tokens the steering acts on."""
-    rate: float = 2e-5
-    """The highest learning rate; a tiny model wants far more (1e-3)."""
-    epochs: float = 1.0
-    """Passes over the data."""
-    batch: int = 32
-    """Rows per update, over all processes."""
-    rank: int = 16
-    """Rank of the adapter, on every linear layer of the blocks."""
-    alpha: int = 32
-    """The adapter's change is multiplied by alpha / rank."""
-    dropout: float = 0.05
-    """Dropout on the adapter's input."""
-    checkpoints: int = 4
-    """How many checkpoints are kept and measured."""
-    weaker: tuple[float, ...] = (0.8, 0.6, 0.4)
-    """Where the best checkpoint misses the floor, shares of its change that are tried instead."""
-    max_new_tokens: int = 512
-    """Longest answer that is made."""
-    judge: str = ""
-    """Judge of the made answers; by default that of the fit, else `classifier`."""
-    seed: int = 0
-    """Of the choice of prompts, their order and the adapter's start."""
 
     def fit(self, lm: LM, data: FitData) -> Adapter:
         """Find the spans, train on prompts that hold them, and choose a checkpoint on `dev`.
@@ -101,10 +71,7 @@ class TriggerMatched:
             return _tuned.tuned(self, lm, data, found, out, judge=judge)
 
     def _made(self, lm: LM, data: FitData, judge: Judge, out: Path) -> Made:
-        steering = _tuned.Steering(
-            layer=self.layer, against=self.against, strengths=self.strengths, positions=self.positions
-        )
-        ask = steering.ask(lm, data, judge, max_new_tokens=self.max_new_tokens)
+        ask = self.ask(lm, data, judge)
         chosen = self._chosen(data.examples, self._spans(lm, data.examples, out))
         return _tuned.joined(
             _tuned.freed(lm, chosen["benign"], lambda: ask),

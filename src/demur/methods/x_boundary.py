@@ -12,9 +12,8 @@ import torch.nn.functional as F
 from demur import losses
 from demur.errors import DataError
 from demur.interventions.adapter import Adapter
-from demur.losses import Distance
-from demur.methods._passages import Benign, Texts, passages
-from demur.methods._representation import Erased, Keep, Reach, erasing, falling, fit, reach, retaining, rising, whole
+from demur.methods._passages import Texts, passages
+from demur.methods._representation import Reach, Rerouted, erasing, falling, fit, reach, retaining, rising, whole
 from demur.representation import Draw, Part, Passage, Read, Representation, alternate, cycle
 from demur.residuals import stream
 from demur.types import FitData
@@ -26,7 +25,7 @@ EXTRA = "train"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class XBoundary:
+class XBoundary(Rerouted):
     """Train a LoRA adapter as Circuit Breakers do, with a term for benign prompts near the boundary.
 
     X-Boundary-style after arXiv 2502.09990. A benign prompt with the model's refusal stands among what is erased: its
@@ -35,58 +34,13 @@ class XBoundary:
     which sits oddly with the aim; `pushed=answer` does the other.
     """
 
-    layers: tuple[int, ...] = ()
-    """Blocks after which states are erased; by default those of the paper's hidden states 10 and 20 of 32."""
+    steps: int = 180
     boundary: int = 2
     """Of the harmful texts per update, how many give way to benign ones near the boundary (500 of 3,500)."""
     pushed: Literal["prompt", "answer"] = "prompt"
     """Which states of those are pushed away."""
-    alpha: float = 10.0
-    """Weight of the terms together."""
-    retain_weight: float = 1.0
-    """Weight of the retain term beside the erase term. It is a distance in the states' own units, that a cosine:
-    longer states want less. The embedded model's are about 350 long, and 1 keeps it from learning at all."""
-    distance: Distance = "norm"
-    """What the retain term is: the paper's `norm` of a state's change, that `relative` to the state's length, or the
-    square of the latter (`squared`), which pulls the more, the further a state is, and at its start not at all."""
-    erased: Erased = "text"
-    """Which states are erased: those of the whole `text`, as in the release, or of the harmful `answer` alone, and not
-    those of the prompt, whose first words benign prompts share."""
     slowness: float = 1.67
     """The weights shift along t / (slowness T); the release counts to 300 in 180 updates."""
-    steps: int = 180
-    """Updates."""
-    erase: int = 16
-    """Texts to erase per update."""
-    retain: int = 16
-    """Texts to retain per update."""
-    benign: Benign = "answered"
-    """Which benign prompts are retained: `plain` ones, or all that the model `answered`."""
-    attacked: bool = False
-    """Use prompts under attack, too."""
-    rate: float = 1e-4
-    """The learning rate, constant; a tiny model wants more (1e-3)."""
-    rank: int = 16
-    """Rank of the adapter."""
-    alpha_lora: int = 16
-    """The adapter's change is multiplied by alpha_lora / rank."""
-    dropout: float = 0.05
-    """Dropout on the adapter's input."""
-    at_once: int = 8
-    """Texts that are read at a time."""
-    checkpoints: int = 2
-    """How many checkpoints are kept and measured."""
-    patience: int = 0
-    """Checkpoints in a row that miss the safety floor, after which the training ends; 0: never."""
-    keep: Keep = "trained"
-    """Which checkpoint of those that keep the floor: the one `trained` longest, or the one that `answered` most. Or,
-    whatever the floor says, the one that `resists` most attacks of those that lose at most 5 points of answered."""
-    max_new_tokens: int = 512
-    """Longest answer that is measured."""
-    judge: str = ""
-    """Judge of the answers; by default that of the fit, else `classifier`."""
-    seed: int = 0
-    """Of the order of texts and the adapter's start."""
 
     def fit(self, lm: LM, data: FitData) -> Adapter:
         """Train on the `fit` split and choose a checkpoint on `dev`.
