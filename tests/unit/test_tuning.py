@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -18,8 +19,8 @@ from demur.tuning import space as spaces
 from demur.tuning.clock import Clock
 from demur.tuning.front import allowed, front, spread, worth_judging
 from demur.tuning.settings import Tuning, claim
-from demur.tuning.softer import LEAST, MOST, UNKNOWN, Softer, hopeless, kept
 from demur.tuning.space import Point, Space, axes, scale_axis, searchable
+from demur.tuning.strengths import LEAST, MOST, UNKNOWN, Strengths, hopeless, kept
 from demur.tuning.study import JOURNAL, Scores, Trial, search
 from tests.unit.tuning_fake import SPACE, worth
 
@@ -190,16 +191,31 @@ def test_a_point_that_loses_too_much_comes_again_at_less_of_its_strength(tmp_pat
         asked.append(point)
         return worth(point)
 
-    softer = Softer(out=tmp_path, space=space, allowances=allowances, evaluate=evaluate)
-    found = softer.than(missed, 7)
+    strengths = Strengths(out=tmp_path, space=space, allowances=allowances, evaluate=evaluate)
+    assert strengths.after([], 7) is None
+    found = strengths.after([missed], 7)
     assert found is not None
     assert (found.point.scale, found.number) == (1.0, 7)
-    assert softer.than(judged(1.0, ("language=zh", False, 0.01)), 8) is None  # 0.8 is below the axis
-    assert softer.than(judged(1.25, misses=()), 8) is None
-    again = Softer(out=tmp_path, space=space, allowances=allowances, evaluate=pytest.fail)
-    assert again.than(missed, 7) == found
+    assert strengths.after([judged(1.0, ("language=zh", False, 0.01))], 8) is None  # 0.8 is below the axis
+    assert strengths.after([judged(1.25, misses=())], 8) is None  # nothing is known to be too strong
+    again = Strengths(out=tmp_path, space=space, allowances=allowances, evaluate=pytest.fail)
+    assert again.after([missed], 7) == found
     assert again.trials == [found]
     assert len(asked) == 1
+
+
+def test_a_strength_is_looked_for_between_one_that_keeps_and_one_that_misses(tmp_path):
+    space = Space(methods={}, fitted={"adapter": scale_axis(0.1, 1.25)})
+    strengths = Strengths(out=tmp_path, space=space, allowances={}, evaluate=worth)
+    missed, held = judged(1.21), judged(1.0, misses=())
+    found = strengths.after([missed, held], 9)
+    assert found is not None
+    assert found.point.scale == pytest.approx(1.1)  # the root of both
+    assert strengths.after([missed, held, judged(1.1)], 9).point.scale == pytest.approx(1.05)
+    assert strengths.after([missed, held, judged(1.1), judged(1.05, misses=())], 9) is None  # near enough
+    other = judged(1.21)
+    other.trial = replace(other.trial, point=replace(other.trial.point, settings={"layer": 1}))
+    assert strengths.after([held, other], 9).point.scale == pytest.approx(1.21 * UNKNOWN, rel=0.01)
 
 
 def test_a_point_that_missed_makes_stronger_ones_hopeless():

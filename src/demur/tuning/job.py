@@ -33,8 +33,8 @@ from demur.tuning.record import read, write
 from demur.tuning.result import Tested, Tuned, best, chosen
 from demur.tuning.screening import INSTRUCTED, PRICED, Limits, Screening, answered, sample, threshold_of
 from demur.tuning.settings import Tuning, claim, fitted_of
-from demur.tuning.softer import Softer, hopeless
 from demur.tuning.space import Space, axes
+from demur.tuning.strengths import Strengths, hopeless
 from demur.tuning.study import Trial
 from demur.types import FitData, Prompt, Sampling
 
@@ -68,7 +68,7 @@ def tune(
         ended = search.ended(choose)
         trials, calibration = search.screened(0 if ended else what.trials)
         judged = search.judged(trials, calibration, go_on=not ended)
-        trials = [*trials, *search.softer.trials]
+        trials = [*trials, *search.strengths.trials]
         pareto = best(judged, search.base_answered)
         choice, reason = chosen(pareto, judged, choose)
         tested = search.tested(choice)
@@ -102,7 +102,7 @@ class Search:
     screening: Screening
     agreement: float
     """Share of the untouched model's screened answers on which the screen and the judge agree."""
-    softer: Softer
+    strengths: Strengths
     clock: Clock
     tell: Progress
 
@@ -139,7 +139,7 @@ class Search:
             instructed=[instructed.prompts[i] for i in evenly(list(range(len(instructed.prompts))), INSTRUCTED)],
             neutral=[plain[i] for i in evenly(list(range(len(plain))), PRICED)],
         )
-        softer = Softer(
+        strengths = Strengths(
             out=out, space=space, allowances=screening.allowances, evaluate=lambda point: screening(fits.of(point))
         )
         clock.keep()
@@ -154,7 +154,7 @@ class Search:
             instructed=instructed,
             screening=screening,
             agreement=agreement,
-            softer=softer,
+            strengths=strengths,
             clock=clock,
             tell=tell,
         )
@@ -192,7 +192,7 @@ class Search:
         )
         path = self.out / JUDGED
         ids: list[str] = read_json(path) if path.is_file() else []
-        by_id = {t.id: t for t in (*trials, *self.softer.trials)}
+        by_id = {t.id: t for t in (*trials, *self.strengths.trials)}
         made = [judge(by_id[i]) for i in ids if i in by_id]
         base, slack = answered(self.screening.base), calibration.error
         rated = [_corrected(t, calibration.slope) for t in trials]
@@ -211,11 +211,11 @@ class Search:
         return made
 
     def _next(self, made: Sequence[Judged], waiting: list[Trial], screened: int) -> Trial | None:
-        """Return the last point with less of its strength, where it missed and may yet be the best; else a new one."""
-        softer = self.softer.than(made[-1], screened + len(self.softer.trials)) if made else None
+        """Return another strength of the last point, where it may yet be the best; else a point not judged yet."""
+        other = self.strengths.after(made, screened + len(self.strengths.trials))
         most = max((j.answered for j in best(made, self.base_answered)), default=self.base_answered)
-        if softer is not None and softer.scores.answered > most and softer.id not in {j.trial.id for j in made}:
-            return softer
+        if other is not None and other.scores.answered > most:
+            return other
         while waiting:
             trial = waiting.pop(0)
             if not hopeless(trial, made):

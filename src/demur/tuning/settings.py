@@ -163,5 +163,5 @@ def _clear(out: Path) -> None:
         shutil.rmtree(out / name, ignore_errors=True)
     for name in ("study.journal", "tune.json", "select.json", "floor.json", "price.json", "clock.json"):
         (out / name).unlink(missing_ok=True)
-    for name in ("calibration.json", "overlap.json", "judged.json", "softer.json", "tune.md"):
+    for name in ("calibration.json", "overlap.json", "judged.json", "strengths.json", "tune.md"):
         (out / name).unlink(missing_ok=True)

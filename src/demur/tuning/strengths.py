@@ -1,4 +1,4 @@
-"""A judged point that loses too much, again at less of its own strength.
+"""The strength at which a judged point just keeps the constraints: softer while it misses, then between.
 
 The screen reads a sample by its first token, so that the best points by it often miss a constraint by a few prompts. No
 drawn point need lie just below such a miss; less of the same strength does.
@@ -24,51 +24,68 @@ if TYPE_CHECKING:
     from demur.tuning.judging import Judged
 
 EXTRA = "tune"
-FILE = "softer.json"
+FILE = "strengths.json"
 LEAST, MOST = 0.6, 0.93
-"""Shares of the strength that a step keeps."""
+"""Shares of the strength that a step down keeps."""
 UNKNOWN = 0.8
 """Share that is kept where what is missed is no stratum's loss."""
+CLOSE = 1.05
+"""Factor between a strength that keeps the constraints and one that misses within which nothing more is tried."""
 
 
 @dataclass(kw_only=True)
-class Softer:
-    """Makes the softer points of one search, each screened once and kept in the folder."""
+class Strengths:
+    """Makes other strengths of judged points, each screened once and kept in the folder."""
 
     out: Path
     space: Space
     allowances: Mapping[str, float]
     """Stratum of the floor -> share of its prompts that may be lost."""
     evaluate: Callable[[Point], Scores]
-    trials: list[Trial] = field(default_factory=list)
+    trials: list[Trial] = field(init=False)
     """All that were screened, earlier runs' among them."""
 
     def __post_init__(self) -> None:
         path = self.out / FILE
         self.trials = [_trial(row) for row in read_json(path)] if path.is_file() else []
 
-    def than(self, judged: Judged, number: int) -> Trial | None:
-        """Return the trial of the next softer point; None where it misses nothing, or has no less of its strength.
+    def after(self, judged: Sequence[Judged], number: int) -> Trial | None:
+        """Return the trial of the next strength of the point that was judged last.
 
         Args:
-            judged: the point.
+            judged: all points so far.
             number: of the trial to be made.
+
+        Returns:
+            None where nothing was judged, the point has no strength, or its strength is known well enough.
         """
-        axes = {**self.space.methods, **self.space.fitted}[judged.trial.point.candidate]
-        low = next((axis.low for axis in axes if axis.name == SCALE), math.inf)
-        own = judged.trial.point
-        point = replace(own, scale=rounded(own.scale * kept(judged, self.allowances)))
-        if not judged.misses or point.scale < low:
+        scale = self._next(judged) if judged else None
+        if scale is None:
             return None
-        for known in self.trials:
-            if known.id == identity(point):
-                return known
+        point = replace(judged[-1].trial.point, scale=scale)
+        known = next((trial for trial in self.trials if trial.id == identity(point)), None)
+        if known is not None:
+            return known
         start = time.perf_counter()
         scores = self.evaluate(point)
         made = Trial(number=number, point=point, scores=scores, seconds=time.perf_counter() - start)
         self.trials.append(made)
         write_json(self.out / FILE, [to_json(trial) for trial in self.trials])
         return made
+
+    def _next(self, judged: Sequence[Judged]) -> float | None:
+        last = judged[-1]
+        alike = [j for j in judged if same_settings(j.trial, last.trial)]
+        missed = min((j.trial.point.scale for j in alike if j.misses), default=None)
+        if missed is None:
+            return None
+        held = max((j.trial.point.scale for j in alike if not j.misses and j.trial.point.scale < missed), default=None)
+        if held is not None:
+            return rounded(math.sqrt(held * missed)) if missed / held > CLOSE else None
+        axes = {**self.space.methods, **self.space.fitted}[last.trial.point.candidate]
+        low = next((axis.low for axis in axes if axis.name == SCALE), math.inf)
+        scale = rounded(missed * kept(last, self.allowances))
+        return scale if scale >= low else None
 
 
 def kept(judged: Judged, allowances: Mapping[str, float]) -> float:
@@ -86,13 +103,13 @@ def kept(judged: Judged, allowances: Mapping[str, float]) -> float:
 
 def hopeless(trial: Trial, judged: Sequence[Judged]) -> bool:
     """Whether a judged point of the trial's settings missed something at as little strength."""
-    own = trial.point
-    return any(
-        j.misses
-        and (j.trial.point.candidate, j.trial.point.settings) == (own.candidate, own.settings)
-        and j.trial.point.scale <= own.scale
-        for j in judged
-    )
+    return any(j.misses and same_settings(j.trial, trial) and j.trial.point.scale <= trial.point.scale for j in judged)
+
+
+def same_settings(one: Trial, other: Trial) -> bool:
+    """Whether two trials differ in their strength alone."""
+    a, b = one.point, other.point
+    return (a.candidate, a.settings) == (b.candidate, b.settings)
 
 
 def _trial(row: Mapping[str, Any]) -> Trial:
