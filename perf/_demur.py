@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import resource
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 import psutil
+from _peak import peak
 
 SAMPLES = 10
 
@@ -37,8 +37,7 @@ def memory(model_dir: str, count: int) -> None:
         for start in range(0, count, chunk):
             yield from token_ids(chunk, longest=24, seed=start)
             if (start + chunk) % (count // SAMPLES) == 0:
-                peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-                seen.append([start + chunk, process.memory_info().rss / 2**20, peak])
+                seen.append([start + chunk, process.memory_info().rss / 2**20, peak() / 2**20])
 
     found = moments(lm, prompts())
     print(json.dumps({"count": found.count, "samples": seen}))

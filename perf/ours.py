@@ -146,25 +146,35 @@ def generation(model: str, *, rounds: int, share: float) -> list[Row]:
     ]
 
 
-def measuring(model: str, *, rounds: int, threads: int, share: float) -> Row:
-    """Time `demur measure` as a user runs it: a new process, loading, judging and the report included."""
+def measuring(model: str, *, rounds: int, threads: int, share: float) -> list[Row]:
+    """Time `demur measure` as a user runs it: a new process, loading, judging and the report included.
+
+    Once with an empty cache, and once more with the cache that holds every answer.
+    """
     command = [str(Path(sys.executable).with_name("demur")), "measure", "--model", model, "--json"]
     command += ["--max-new-tokens", str(NEW_TOKENS)]
     command += list(itertools.chain.from_iterable(("--benchmark", part) for part in benchmarks(4 * share)))
-    rates = []
+    rates: dict[str, list[float]] = {"new": [], "known": []}
     for turn in range(1, rounds + 1):
         say(f"measure: round {turn} of {rounds}")
         with tempfile.TemporaryDirectory() as folder:
-            run = [*command, "--out", f"{folder}/run"]
-            env = os.environ | {"OMP_NUM_THREADS": str(threads)}
-            started = time.perf_counter()
-            subprocess.run(run, check=True, stdout=subprocess.DEVNULL, env=env)
-            took = time.perf_counter() - started
-            with (Path(folder) / "run" / "responses.jsonl").open(encoding="utf-8") as lines:
-                total = sum(1 for _ in lines)
-        rates.append(total / took)
-    ones = [1.0] * rounds
-    return ratio_row(rates, ones, what=f"demur measure, {model}", against="end to end", equal="", unit=" answers/s")
+            env = os.environ | {"OMP_NUM_THREADS": str(threads), "DEMUR_CACHE": f"{folder}/cache"}
+            for name, found in rates.items():
+                started = time.perf_counter()
+                subprocess.run([*command, "--out", f"{folder}/{name}"], check=True, stdout=subprocess.DEVNULL, env=env)
+                took = time.perf_counter() - started
+                with (Path(folder) / name / "responses.jsonl").open(encoding="utf-8") as lines:
+                    found.append(sum(1 for _ in lines) / took)
+            answers = [(Path(folder) / name / "responses.jsonl").read_bytes() for name in rates]
+        if answers[0] != answers[1]:
+            raise SystemExit("the answers from the cache are others")
+    ones, what = [1.0] * rounds, f"demur measure, {model}"
+    return [
+        ratio_row(rates["new"], ones, what=what, against="end to end", equal="", unit=" answers/s"),
+        ratio_row(
+            rates["known"], rates["new"], what=f"{what}, from the cache", against="answered anew", equal="answers"
+        ),
+    ]
 
 
 def memory(threads: int, share: float) -> Row:
@@ -201,7 +211,7 @@ def run(parts: Iterable[str], *, model: str, rounds: int, threads: int, share: f
     if "generation" in parts:
         rows += generation(model, rounds=rounds, share=share)
     if "measure" in parts:
-        rows.append(measuring(model, rounds=min(rounds, 3), threads=threads, share=share))
+        rows += measuring(model, rounds=min(rounds, 3), threads=threads, share=share)
     if "memory" in parts:
         rows.append(memory(threads, share))
     return rows

@@ -50,8 +50,13 @@ def main() -> int:
     rows: list[Row] = []
     versions: dict[str, dict[str, str]] = {}
     parts = args.only or PARTS
+    if {"generation", "measure", "memory"} & set(parts):  # first: other parts leave this process's heap in pieces
+        import ours
+
+        rows += ours.run(parts, model=args.model, rounds=rounds, threads=args.threads, share=share)
     if "capture" in parts:
-        rows, versions = capturing.run(base=args.base, rounds=rounds, threads=args.threads, share=share)
+        found, versions = capturing.run(base=args.base, rounds=rounds, threads=args.threads, share=share)
+        rows += found
     if "http" in parts:
         import endpoint
 
@@ -76,10 +81,6 @@ def main() -> int:
         import spreading
 
         rows += spreading.run(rounds=rounds, share=share)
-    if set(parts) - {"capture", "http", "serving", "branches", "training", "estimate", "ray"}:
-        import ours
-
-        rows += ours.run(parts, model=args.model, rounds=rounds, threads=args.threads, share=share)
     conditions = f"{args.threads} threads, {rounds} rounds, fp32, CPU, load {load:.1f} at the start"
     show(rows, versions, conditions)
     save(OUT / "perf.json", rows, versions, conditions)

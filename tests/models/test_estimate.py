@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, LlamaConfig
 
-from demur import footprint, organism
+from demur import estimating, footprint, heads, organism
 from demur.estimating import Work, estimate
 from tests.unit.command_line import demur
 
@@ -50,6 +50,13 @@ def test_time_and_the_most_memory_of_work_are_measured_whatever_was_freed_before
     assert 0 < spent.cpu_seconds < 5
     assert spent.wall_seconds > 0
     assert spent.device_mib is None
+
+
+def test_a_training_keeps_as_many_logits_as_its_head() -> None:
+    assert estimating.LOGITS == heads.MOST
+    alike = {n: Work(prompts=20, prompt_tokens=30, row_tokens=60, at_once=n) for n in (2, 4)}
+    grown = [estimate("made", config(), work, CPU, torch.float32).needs[3] for work in alike.values()]
+    assert grown[0].working < grown[1].working < 2.2 * grown[0].working
 
 
 def test_sizes_by_hand() -> None:
