@@ -36,6 +36,7 @@ def compare(name: str, model: str, threads: int) -> list[Row]:
         "max-new-tokens": SIZES["new_tokens"],
         "rows": SIZES["rows"],
         "row-tokens": found["row_tokens"],
+        "learnt-tokens": found["row_tokens"] - found["prompt_tokens"],
     }
     command = [sys.executable, "-m", "demur.cli", "estimate", model, "--device=cpu", "--dtype=float32", "--json"]
     guess = _answer([*command, *(f"--{k}={v}" for k, v in options.items())], threads)

@@ -2,7 +2,7 @@
 
 The model is the one whose body outweighs the rest, with random weights, and a LoRA adapter on its linear layers. *Bare*
 has no optimizer, log or checkpoint. Times are those of the process, so that other work on the machine matters less, and
-leave out the start and the first update. Peaks are resident memory above what the loaded model takes.
+leave out the start and the first update.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ class Taken:
 
     seconds: list[float] = field(default_factory=list)
     """Per update."""
-    peaks: list[float] = field(default_factory=list)
     """MiB above the loaded model."""
     first: float = 0.0
     """The loss of the first update."""
@@ -53,19 +52,11 @@ class Case:
     """Likewise, under its adapter."""
 
 
-def resident(name: str) -> float:
-    """Return VmRSS or VmHWM in MiB."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(name))
-
-
-def timed(taken: Taken, base: float, work: Callable[[Callable[[], None]], float]) -> None:
+def timed(taken: Taken, work: Callable[[Callable[[], None]], float]) -> None:
     """Run a side once; it ticks before the first update and after each, and returns the first update's loss."""
     ticks: list[float] = []
-    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # starts the peak anew
     taken.first = work(lambda: ticks.append(time.process_time()))
     taken.seconds.append((ticks[-1] - ticks[1]) / (len(ticks) - 2))
-    taken.peaks.append(resident("VmHWM") - base)
 
 
 def how(blocks: tuple[int, ...] = ()) -> Any:
@@ -189,7 +180,7 @@ def shortened(lm: Any, rounds: int) -> Row:
         say(f"training: half of the blocks, round {turn}")
         for n, taken in took.items():
             loss = Representation(terms={"erase": erasing((n - 1,))}, layers=(n - 1,), record={})
-            timed(taken, 0.0, functools.partial(bare, models[n], batches, lambda m, b, loss=loss: loss(m, b).mean()))
+            timed(taken, functools.partial(bare, models[n], batches, lambda m, b, loss=loss: loss(m, b).mean()))
     named = {"what": f"{half} of {lm.n_layers} blocks read and trained", "against": "all blocks, no head"}
     seconds = [taken.seconds for taken in took.values()]
     return ratio_row(*seconds, **named, equal="batches", target=HALF, at_most=True)
@@ -197,11 +188,11 @@ def shortened(lm: Any, rounds: int) -> Row:
 
 def compared(lm: Any, name: str, case: Case, rounds: int) -> Row:
     """Compare the trainer with the bare loop."""
-    ours, theirs, base = Taken(), Taken(), resident("VmRSS")
+    ours, theirs = Taken(), Taken()
     for turn in range(1, rounds + 1):
         say(f"training: {name}, round {turn}")
-        timed(theirs, base, functools.partial(bare, case.model, case.batches, case.loss))
-        timed(ours, base, functools.partial(trained, lm, case.rows, case.objective, case.settings))
+        timed(theirs, functools.partial(bare, case.model, case.batches, case.loss))
+        timed(ours, functools.partial(trained, lm, case.rows, case.objective, case.settings))
     equal = "batches"
     if name == "sft":
         equal = f"loss {ours.first:.4f}"
@@ -209,9 +200,8 @@ def compared(lm: Any, name: str, case: Case, rounds: int) -> Row:
             raise SystemExit(f"training: the trainer begins at {ours.first}, the bare loop at {theirs.first}")
     tokens = sum(int(batch["attention_mask"].sum()) for batch in case.batches) / UPDATES
     rate = [tokens / statistics.median(side.seconds) for side in (ours, theirs)]
-    peak = [max(side.peaks) for side in (ours, theirs)]
     named = {"what": f"training, {name}, {SHAPES[1].name}", "against": "bare forward and backward", "equal": equal}
-    note = f"{rate[0]:.0f} and {rate[1]:.0f} tokens/s, peak {peak[0]:.0f} and {peak[1]:.0f} MiB"
+    note = f"{rate[0]:.0f} and {rate[1]:.0f} tokens/s"
     say(f"training: {name}, seconds an update {ours.seconds} and {theirs.seconds}, {note}")
     return ratio_row(ours.seconds, theirs.seconds, **named, target=OVERHEAD, at_most=True, note=note)
 

@@ -51,6 +51,8 @@ class Work:
     """To train on."""
     row_tokens: int = 128
     """Tokens of prompt and answer of the longest row."""
+    learnt_tokens: int = 0
+    """Tokens of a row whose logits are made: those after the shortest prompt of a batch; 0: all of `row_tokens`."""
     at_once: int = 8
     """Rows of one forward pass in training."""
     preference: bool = False
@@ -100,8 +102,7 @@ class Estimate:
 ASSUMED = (
     "every prompt is as long as the longest, and every answer as long as allowed; shorter ones need less",
     "attention is torch's fused kernel, which keeps no matrix of scores",
-    "training makes the logits of answers alone, as SFT and DPO here do: of what a row has beyond the longest prompt; a "
-    "loss that is handed in makes those of whole rows",
+    "training makes the logits of every token of a row unless told how many are learnt from (`--learnt-tokens`)",
     "no intervention that adds branches (contrastive decoding doubles the cache)",
     "time: two operations per weight and token, weights read once per decoded token, both at the speeds measured here",
     f"a training on a CPU holds {HELD_BACK} times what is alive, since the C library keeps freed blocks; what other "
@@ -243,14 +244,15 @@ def _capture(parts: Frame, work: Work, place: torch.device) -> int:
 def _training(module: nn.Module, parts: Frame, work: Work) -> tuple[int, int]:
     """Return (working, adapter) of one forward and backward pass with LoRA on every linear layer.
 
-    The logits are those of the answers, as many as the trainer makes at once.
+    The logits are those of the tokens that are learnt from, as many as the trainer makes at once.
     """
     learnt = _adapted(module, work.rank)
     adapter = sum(p.untyped_storage().nbytes() for p in learnt)
     module.train()
     head: Any = module.get_output_embeddings()  # type: ignore[operator]
     rows = work.at_once * (2 if work.preference else 1)
-    places = max(1, min(work.row_tokens - work.prompt_tokens, LOGITS // (rows * head.out_features)))
+    learnt_from = min(work.learnt_tokens or work.row_tokens, work.row_tokens)
+    places = max(1, min(learnt_from, LOGITS // (rows * head.out_features)))
 
     def learn() -> None:
         ids = torch.zeros(rows, work.row_tokens, dtype=torch.long)

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from demur import floor as safety
+from demur import stats
 from demur.checks import Validation
 from demur.comparison import check_same_judges, check_same_prompts
 from demur.errors import ConfigError
@@ -214,8 +215,17 @@ def _held(floor: safety.FloorResult, limit: float) -> Check:
         verdict=floor.verdict,
         undecided=not floor.passed
         and not floor.severe
-        and all(s.passed or s.status in ("too few", "not measured") for s in floor.strata),
+        and all(s.passed or not _loss_shown(s, floor.margin) for s in floor.strata),
     )
+
+
+def _loss_shown(stratum: safety.StratumResult, margin: float) -> bool:
+    """Say whether a loss above the margin is shown: Tango's bound from above, pairs counted by group."""
+    if stratum.status == "not measured":
+        return False
+    each = stratum.groups / stratum.n
+    highest = -stats.tango_lower(stratum.losses * each, stratum.gains * each, stratum.groups, safety.LEVEL)
+    return highest < -margin
 
 
 def _over_refusal(change: safety.Difference, limit: float) -> Check:
@@ -286,7 +296,7 @@ def _capability(changes: Sequence[Change], limit: float) -> list[Check]:
 
 
 def _missed(name: str, limit: float, words: str) -> Check:
-    return Check(name=name, limit=limit, value=None, bound=None, passed=False, verdict=words, undecided=True)
+    return Check(name=name, limit=limit, value=None, bound=None, passed=False, verdict=words)
 
 
 def _moved(before: Sequence[Outcome], after: Sequence[Outcome]) -> tuple[tuple[str, ...], tuple[str, ...]]:

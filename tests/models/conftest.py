@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 
 if TYPE_CHECKING:
     from demur.lm import LM
@@ -32,6 +33,7 @@ def _as_loaded() -> str:
 
 def _digest(lm: LM) -> str:
     made = hashlib.blake2b()
-    for name, tensor in sorted(lm.module.state_dict().items()):
-        made.update(name.encode() + tensor.detach().contiguous().numpy().tobytes())
+    for name, tensor in sorted(lm.module.state_dict(keep_vars=True).items()):
+        values = tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+        made.update(f"{name} {tensor.requires_grad} ".encode() + values)
     return made.hexdigest()

@@ -192,14 +192,15 @@ def test_a_point_that_loses_too_much_comes_again_at_less_of_its_strength(tmp_pat
         return worth(point)
 
     strengths = Strengths(out=tmp_path, space=space, allowances=allowances, evaluate=evaluate)
-    assert strengths.after([], 7) is None
-    found = strengths.after([missed], 7)
+    assert strengths.after([], []) is None
+    study = [trial(n, 0.5, 0.1) for n in range(7)]
+    found = strengths.after([missed], study)
     assert found is not None
     assert (found.point.scale, found.number) == (1.0, 7)
-    assert strengths.after([judged(1.0, ("language=zh", False, 0.01))], 8) is None  # 0.8 is below the axis
-    assert strengths.after([judged(1.25, misses=())], 8) is None  # nothing is known to be too strong
+    assert strengths.after([judged(1.0, ("language=zh", False, 0.01))], []) is None  # 0.8 is below the axis
+    assert strengths.after([judged(1.25, misses=())], []) is None  # nothing is known to be too strong
     again = Strengths(out=tmp_path, space=space, allowances=allowances, evaluate=pytest.fail)
-    assert again.after([missed], 7) == found
+    assert again.after([missed], study) == found
     assert again.trials == [found]
     assert len(asked) == 1
 
@@ -208,14 +209,25 @@ def test_a_strength_is_looked_for_between_one_that_keeps_and_one_that_misses(tmp
     space = Space(methods={}, fitted={"adapter": scale_axis(0.1, 1.25)})
     strengths = Strengths(out=tmp_path, space=space, allowances={}, evaluate=worth)
     missed, held = judged(1.21), judged(1.0, misses=())
-    found = strengths.after([missed, held], 9)
+    found = strengths.after([missed, held], [])
     assert found is not None
     assert found.point.scale == pytest.approx(1.1)  # the root of both
-    assert strengths.after([missed, held, judged(1.1)], 9).point.scale == pytest.approx(1.05)
-    assert strengths.after([missed, held, judged(1.1), judged(1.05, misses=())], 9) is None  # near enough
+    assert strengths.after([missed, held, judged(1.1)], []).point.scale == pytest.approx(1.05)
+    assert strengths.after([missed, held, judged(1.1), judged(1.05, misses=())], []) is None  # near enough
+    screened = replace(found, number=3)
+    assert strengths.after([missed, held], [screened]) is screened  # not screened twice
     other = judged(1.21)
     other.trial = replace(other.trial, point=replace(other.trial.point, settings={"layer": 1}))
-    assert strengths.after([held, other], 9).point.scale == pytest.approx(1.21 * UNKNOWN, rel=0.01)
+    assert strengths.after([held, other], []).point.scale == pytest.approx(1.21 * UNKNOWN, rel=0.01)
+
+
+def test_a_setting_that_misses_at_every_strength_is_given_up(tmp_path):
+    space = Space(methods={}, fitted={"adapter": scale_axis(0.1, 1.25)})
+    strengths = Strengths(out=tmp_path, space=space, allowances={}, evaluate=worth)
+    tried = [judged(1.25)]
+    while (found := strengths.after(tried, [])) is not None:
+        tried.append(judged(found.point.scale))
+    assert [j.trial.point.scale for j in tried] == [1.25, 1.0, 0.8, 0.64, 0.512]
 
 
 def test_a_point_that_missed_makes_stronger_ones_hopeless():

@@ -24,6 +24,7 @@ def register(app: typer.Typer) -> None:
         new_tokens: int = typer.Option(256, "--max-new-tokens", min=1, help="Tokens of an answer at most."),
         rows: int = typer.Option(1000, min=1, help="Rows to train on."),
         row_tokens: int = typer.Option(128, min=1, help="Tokens of the longest of them, answer included."),
+        learnt_tokens: int = typer.Option(0, min=0, help="Of these, after a batch's shortest prompt [default: all]."),
         rank: int = typer.Option(16, min=1, help="Rank of the adapter."),
         preference: bool = typer.Option(False, help="Rows hold a chosen and a rejected answer, as in DPO."),
         device: str = typer.Option("auto", help="auto, cpu, cuda, …"),
@@ -46,6 +47,7 @@ def register(app: typer.Typer) -> None:
             new_tokens=new_tokens,
             rows=rows,
             row_tokens=row_tokens,
+            learnt_tokens=learnt_tokens,
             rank=rank,
             preference=preference,
         )

@@ -35,6 +35,10 @@ class XBoundary(Rerouted):
     """
 
     steps: int = 180
+    erase: int = 16
+    """Texts to erase per update, those near the boundary among them."""
+    retain: int = 16
+    """Texts to retain per update: answers, refusals, and compliant answers near the boundary."""
     boundary: int = 2
     """Of the harmful texts per update, how many give way to benign ones near the boundary (500 of 3,500)."""
     pushed: Literal["prompt", "answer"] = "prompt"

@@ -200,7 +200,7 @@ class Search:
         while go_on and (len(made) < self.what.judged or not best(made, self.base_answered)):
             if made and self.clock.left < self._final(calibration) + made[-1].seconds:
                 break
-            trial = self._next(made, waiting, len(trials))
+            trial = self._next(made, waiting, trials)
             if trial is None:
                 break
             write_json(path, [*(j.trial.id for j in made), trial.id])
@@ -210,15 +210,17 @@ class Search:
         self.tell("judged", len(made), len(made))
         return made
 
-    def _next(self, made: Sequence[Judged], waiting: list[Trial], screened: int) -> Trial | None:
+    def _next(self, made: Sequence[Judged], waiting: list[Trial], screened: Sequence[Trial]) -> Trial | None:
         """Return another strength of the last point, where it may yet be the best; else a point not judged yet."""
-        other = self.strengths.after(made, screened + len(self.strengths.trials))
-        most = max((j.answered for j in best(made, self.base_answered)), default=self.base_answered)
-        if other is not None and other.scores.answered > most:
+        known = {j.trial.id for j in made}
+        other = self.strengths.after(made, screened)
+        kept_best = [j.trial.scores.answered for j in best(made, self.base_answered)]
+        most = max(kept_best, default=answered(self.screening.base))  # by first tokens, as the other's is
+        if other is not None and other.id not in known and other.scores.answered >= most:
             return other
         while waiting:
             trial = waiting.pop(0)
-            if not hopeless(trial, made):
+            if trial.id not in known and not hopeless(trial, made):
                 return trial
         return None
 

@@ -29,6 +29,8 @@ LEAST, MOST = 0.6, 0.93
 """Shares of the strength that a step down keeps."""
 UNKNOWN = 0.8
 """Share that is kept where what is missed is no stratum's loss."""
+STEPS = 5
+"""Strengths of the same settings that may miss before no softer one is tried."""
 CLOSE = 1.05
 """Factor between a strength that keeps the constraints and one that misses within which nothing more is tried."""
 
@@ -49,12 +51,12 @@ class Strengths:
         path = self.out / FILE
         self.trials = [_trial(row) for row in read_json(path)] if path.is_file() else []
 
-    def after(self, judged: Sequence[Judged], number: int) -> Trial | None:
+    def after(self, judged: Sequence[Judged], screened: Sequence[Trial]) -> Trial | None:
         """Return the trial of the next strength of the point that was judged last.
 
         Args:
             judged: all points so far.
-            number: of the trial to be made.
+            screened: what the study has, each once; a point among them is not screened again.
 
         Returns:
             None where nothing was judged, the point has no strength, or its strength is known well enough.
@@ -63,11 +65,12 @@ class Strengths:
         if scale is None:
             return None
         point = replace(judged[-1].trial.point, scale=scale)
-        known = next((trial for trial in self.trials if trial.id == identity(point)), None)
+        known = next((trial for trial in (*screened, *self.trials) if trial.id == identity(point)), None)
         if known is not None:
             return known
         start = time.perf_counter()
         scores = self.evaluate(point)
+        number = len(screened) + len(self.trials)
         made = Trial(number=number, point=point, scores=scores, seconds=time.perf_counter() - start)
         self.trials.append(made)
         write_json(self.out / FILE, [to_json(trial) for trial in self.trials])
@@ -82,6 +85,8 @@ class Strengths:
         held = max((j.trial.point.scale for j in alike if not j.misses and j.trial.point.scale < missed), default=None)
         if held is not None:
             return rounded(math.sqrt(held * missed)) if missed / held > CLOSE else None
+        if sum(bool(j.misses) for j in alike) >= STEPS:
+            return None
         axes = {**self.space.methods, **self.space.fitted}[last.trial.point.candidate]
         low = next((axis.low for axis in axes if axis.name == SCALE), math.inf)
         scale = rounded(missed * kept(last, self.allowances))
