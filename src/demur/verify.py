@@ -83,7 +83,7 @@ class Check:
     passed: bool
     verdict: str
     undecided: bool = False
-    """Not passed, though a miss is not shown either: too few prompts, or none, were measured to say."""
+    """Not passed, though a miss is not shown on these prompts either."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
