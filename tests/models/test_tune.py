@@ -29,6 +29,7 @@ from demur.tuning.result import chosen
 from demur.tuning.settings import Tuning, fitted_of
 from demur.types import ModelRef
 from tests.models.families import lm
+from tests.models.test_interventions import adapter
 
 pytestmark = pytest.mark.torch
 
@@ -139,6 +140,8 @@ def test_a_scale_multiplies_what_has_a_strength_through_gates_and_stacks():
     gate = Gate(probe=Probe(layers=(2,)), weight=torch.ones(128), rule="below")
     assert scaled(Gated(inner=steer, gate=gate), 0.5).inner.strength == -1.0
     assert [p.strength for p in scaled(Stack(parts=(steer, steer)), 0.25).parts] == [-0.5, -0.5]
+    noted = replace(adapter(lm("llama"), 0.6), note="checkpoint 3 at strength 0.6")
+    assert scaled(noted, 0.5).note == "checkpoint 3 at strength 0.6; 0.5 times that strength"
     for fixed in (Instruct(text="Be kind."), Reposition(direction=direction(), origin=direction())):
         with pytest.raises(ConfigError, match="no strength"):
             scaled(fixed, 0.5)

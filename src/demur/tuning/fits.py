@@ -123,7 +123,10 @@ def scaled(what: Intervention, factor: float) -> Intervention:
     if not _has_strength(what):
         raise ConfigError(f"{what.describe()['kind']} has no strength that could be multiplied")
     own: Any = what
-    return cast("Intervention", dataclasses.replace(own, strength=own.strength * factor))
+    changed: dict[str, Any] = {"strength": own.strength * factor}
+    if getattr(own, "note", ""):
+        changed["note"] = f"{own.note}; {factor:g} times that strength"
+    return cast("Intervention", dataclasses.replace(own, **changed))
 
 
 def _has_strength(what: Intervention) -> bool:
