@@ -77,8 +77,9 @@ NEXT = (
     "answers them under the safety floor."
 )
 LEGEND = (
-    "t: its coordinate, 0 at the harmless mean and 1 at the harmful one. t*: the line, where P(refuse) is one half."
-    " tau: from the line to where it is 10 or 90 %. d = (t − t*) / tau: above 0 it is refused.\n"
+    "t: its coordinate, 0 at the harmless mean and 1 at the harmful one. t*: the line, where P(refuse) is one half. "
+    "tau: from the line to where it is 10 or 90 %. d = (t − t*) / tau: above 0 it stands with what is refused. All "
+    "this depends on the prompts of --fit.\n"
 )
 
 

@@ -62,4 +62,6 @@ def register(app: typer.Typer) -> None:
             if warning:
                 console().print(f"For comparison only: {warning}.", highlight=False, soft_wrap=True)
             console().print(f"try it:  demur measure --model {model} --with {folder}", highlight=False)
-            console().print("It has not been held to the safety floor: compare a run with it to one without.")
+            console().print(
+                f"hold it to the safety floor:  demur verify {model} {model} --with-b {folder}", highlight=False
+            )
